@@ -1,0 +1,119 @@
+"""What every command line shares: one parser style, errors without tracebacks, exit codes, progress that stays quiet in pipes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from columnar.errors import CaravanError
+
+
+def parser(prog: str, doc: str | None) -> argparse.ArgumentParser:
+    """An argument parser whose help is the module's docstring, with `--json` and `--traceback`."""
+    made = argparse.ArgumentParser(prog=f"python -m {prog}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
+    made.add_argument("--traceback", action="store_true", help="show the Python traceback of an error")
+    return made
+
+
+def run(main: Callable[[argparse.Namespace], int | None], made: argparse.ArgumentParser, argv: list[str] | None = None) -> int:
+    """Parse, run, and turn errors into `error: ...` lines and exit codes (see columnar.errors)."""
+    args = made.parse_args(argv)
+    try:
+        return main(args) or 0
+    except CaravanError as error:
+        if args.traceback:
+            raise
+        say(f"error: {error}")
+        if error.hint:
+            say(f"  {error.hint}")
+        return error.exit_code
+    except BrokenPipeError:  # `| head` closed the pipe: not an error of the user's
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        say("interrupted: what was finished is kept, run the same command again to go on")
+        return 130
+    except OSError as error:
+        if args.traceback:
+            raise
+        say(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "))
+        return 1
+
+
+def say(text: str) -> None:
+    """One line for the person at the terminal: standard error, so that standard output stays machine-readable."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def emit(value: Any) -> None:
+    """JSON on standard output."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def table(rows: list[dict[str, Any]], columns: list[str] | None = None) -> str:
+    """Rows as an aligned text table: numbers right, text left, missing values as a dot."""
+    if not rows:
+        return "(no rows)"
+    names = columns or list(rows[0])
+
+    def show(value: Any) -> str:
+        if value is None:
+            return "·"
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if isinstance(value, int):
+            return f"{value:,}"
+        if isinstance(value, float):
+            return f"{value:,.3f}".rstrip("0").rstrip(".")
+        return str(value).replace("\n", "⏎")
+
+    cells = [[show(row.get(name)) for name in names] for row in rows]
+    widths = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(names)]
+    right = [all(isinstance(row.get(name), int | float | None) for row in rows) for name in names]
+
+    def line(values: list[str]) -> str:
+        return "  ".join(v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, right, strict=True)).rstrip()
+
+    return "\n".join([line(names), line(["-" * w for w in widths]), *map(line, cells)])
+
+
+class Progress:
+    """One line on standard error, redrawn at most five times a second; silent when that is not a terminal.
+
+    >>> with Progress("load", total=100) as bar: bar.add(10, note="3 rejected")
+    """
+
+    def __init__(self, label: str, total: int | None = None, unit: str = "rows", quiet: bool = False) -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.done, self.note = 0, ""
+        self.shown = 0.0
+        self.start = time.monotonic()
+        self.live = sys.stderr.isatty() and not quiet
+
+    def add(self, n: int, note: str = "") -> None:
+        """Count n more units and redraw when it is time."""
+        self.done += n
+        self.note = note or self.note
+        if self.live and time.monotonic() - self.shown > 0.2:
+            self._draw()
+
+    def _draw(self) -> None:
+        self.shown = time.monotonic()
+        rate = self.done / max(self.shown - self.start, 1e-6)
+        of = f"/{self.total:,} ({100 * self.done / self.total:.0f} %)" if self.total else ""
+        left = f", {(self.total - self.done) / rate:.0f} s left" if self.total and rate and self.done < self.total else ""
+        text = f"{self.label}: {self.done:,}{of} {self.unit}, {rate:,.0f}/s{left}{'  ' + self.note if self.note else ''}"
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live and self.done:
+            self._draw()
+            print(file=sys.stderr)

@@ -1,0 +1,293 @@
+"""A dataset is a directory: rows written once, row-aligned sidecar columns, evidence tables, and a manifest written last.
+
+    rows/*.parquet        the text, zstd, 10k rows a row group; the order of rows is: files by name, then position
+    cols/STAGE.parquet    sidecar columns of one annotator: `id` and its columns, one line a row, in the order of rows/
+    hits/NAME.parquet     evidence with a grain of its own: n-gram hits, duplicate pairs, judge calls
+    flags.jsonl  rejects.jsonl  manifest.json
+
+Two kinds of stage and no others: rows -> rows (a new directory) and rows -> columns (`annotate`: one sidecar). A stage is a
+plain function with a VERSION; its key hashes name, VERSION, resolved config and the content of its inputs. Same key = skip.
+Every file appears whole or not at all (written beside, then renamed); `manifest.json` comes last: its existence means complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from columnar.errors import StoreError
+
+SCHEMA_VERSION = 1
+ROW_GROUP = 10_000
+SHARD_ROWS = 100_000
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A complete dataset directory, opened for reading."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def row_files(self) -> list[Path]:
+        """The row files in row order."""
+        return sorted((self.path / "rows").glob("*.parquet"))
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return int(self.manifest["identity"]["rows"])
+
+    @property
+    def content(self) -> str:
+        """A hash of what the rows say: what depends on this dataset is stale when it changes."""
+        return str(self.manifest["identity"]["rows_sha256"])
+
+    def sidecar(self, stage: str) -> Path:
+        """Where the columns of a stage are (they may not exist)."""
+        return self.path / "cols" / f"{stage}.parquet"
+
+
+def open_dataset(path: Path | str) -> Dataset:
+    """Open a complete dataset directory.
+
+    Raises:
+        StoreError: no such directory, or no manifest (not a dataset, or one whose writing was cut off).
+    """
+    path = Path(path)
+    manifest = path / "manifest.json"
+    if not path.is_dir():
+        raise StoreError(f"{path}: no such directory", "make a dataset with: python -m columnar.load FILE --out DIR")
+    if not manifest.is_file():
+        known = (path / "rows").is_dir()
+        raise StoreError(
+            f"{path}: no manifest.json: " + ("the dataset is incomplete (its writing was cut off)" if known else "not a dataset directory"),
+            "run the command that makes it again: it goes on from the files that are whole" if known else None,
+        )
+    try:
+        data = json.loads(manifest.read_text(encoding="utf-8"))
+        found = data["schema"]
+    except (ValueError, KeyError) as error:
+        raise StoreError(f"{manifest}: damaged, or not a manifest of ours", "run the command that makes it again") from error
+    if found != SCHEMA_VERSION:
+        raise StoreError(f"{path}: schema {found}, this version reads {SCHEMA_VERSION}", "build the dataset again with this version")
+    return Dataset(path, data)
+
+
+def read_batches(dataset: Dataset, columns: list[str] | None = None, rows: int = ROW_GROUP) -> Iterator[pa.RecordBatch]:
+    """The rows in row order, at most `rows` a batch; columns the dataset does not have are left out."""
+    for file in dataset.row_files:
+        parquet = pq.ParquetFile(file)
+        names = None if columns is None else [c for c in columns if c in parquet.schema_arrow.names]
+        yield from parquet.iter_batches(batch_size=rows, columns=names)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary name to write to; on success it becomes `path` in one step, on failure nothing is left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON with sorted keys, in one step."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+
+
+def stage_key(name: str, stage_version: int, config: Any, inputs: Any) -> str:
+    """16 hex that change whenever the stage's output could: its name, VERSION, resolved config, inputs' content."""
+    text = json.dumps([name, stage_version, config, inputs], sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def table_writer(path: Path, schema: pa.Schema, metadata: dict[str, str] | None = None) -> pq.ParquetWriter:
+    """A Parquet writer with the house's settings; the bytes depend on nothing but the data and the metadata."""
+    if metadata:
+        schema = schema.with_metadata({**(schema.metadata or {}), **metadata})
+    return pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, write_statistics=True)
+
+
+def write_table(path: Path, table: pa.Table, metadata: dict[str, str] | None = None) -> None:
+    """A whole Parquet file in one step."""
+    with whole_file(path) as temporary, table_writer(temporary, table.schema, metadata) as writer:
+        writer.write_table(table, row_group_size=ROW_GROUP)
+
+
+class RowWriter:
+    """Writes a dataset's rows as shards `rows/PREFIX-00000.parquet`, keeping count and the hash of the ids.
+
+    Shards are whole or absent. Rows arrive as Arrow batches in their final order; the same rows give the same bytes.
+    """
+
+    def __init__(self, directory: Path, schema: pa.Schema, prefix: str = "part", shard_rows: int = SHARD_ROWS) -> None:
+        self.directory, self.schema, self.prefix, self.shard_rows = directory, schema, prefix, shard_rows
+        self.rows = 0
+        self.shard = 0
+        self.ids = hashlib.sha256()
+        self.content = hashlib.sha256()
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_rows = 0
+        self._open: tuple[Path, pq.ParquetWriter, int] | None = None
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append rows (columns in any order; those the schema lacks are left out)."""
+        batch = batch.select(self.schema.names).cast(self.schema)
+        ids = "".join(batch.column("id").to_pylist())
+        self.ids.update(ids.encode())
+        self.content.update((ids + "".join(batch.column("hash").to_pylist())).encode())
+        self.rows += batch.num_rows
+        self._pending.append(batch)
+        self._pending_rows += batch.num_rows
+        while self._pending_rows >= ROW_GROUP:
+            self._flush(ROW_GROUP)
+
+    def _flush(self, rows: int) -> None:
+        table = pa.Table.from_batches(self._pending, self.schema)
+        group, rest = table.slice(0, rows), table.slice(rows)
+        self._pending, self._pending_rows = rest.to_batches(), rest.num_rows
+        if self._open is None:
+            final = self.directory / "rows" / f"{self.prefix}-{self.shard:05d}.parquet"
+            final.parent.mkdir(parents=True, exist_ok=True)
+            temporary = final.with_name(f".{final.name}.tmp")
+            self._open = (temporary, table_writer(temporary, self.schema), 0)
+        temporary, writer, written = self._open
+        writer.write_table(group, row_group_size=ROW_GROUP)
+        written += group.num_rows
+        self._open = (temporary, writer, written)
+        if written >= self.shard_rows:
+            self._close_shard()
+
+    def _close_shard(self) -> None:
+        assert self._open is not None
+        temporary, writer, _ = self._open
+        writer.close()
+        temporary.replace(temporary.with_name(temporary.name[1 : -len(".tmp")]))
+        self.shard += 1
+        self._open = None
+
+    def close(self) -> None:
+        """Finish the last shard; a dataset without rows still gets one empty file, so that its schema can be read."""
+        if self._pending_rows or (self.rows == 0 and self.shard == 0):
+            if not self._pending:
+                self._pending = [pa.RecordBatch.from_pylist([], self.schema)]
+            self._flush(self._pending_rows)
+        if self._open is not None:
+            self._close_shard()
+
+
+def annotate(
+    dataset: Dataset,
+    stage: str,
+    stage_version: int,
+    config: Any,
+    function: Callable[[pa.RecordBatch], pa.RecordBatch],
+    columns: list[str] | None = None,
+    force: bool = False,
+    on_batch: Callable[[int], None] | None = None,
+) -> bool:
+    """Write the sidecar `cols/STAGE.parquet`: `function` of each batch of rows, row for row, `id` first. True if it did work.
+
+    Args:
+        function: a pure function of a batch; must return as many rows, without `id` (it is added here).
+        columns: what to read of the rows (`id` is added); None reads all.
+        on_batch: told the number of rows of each batch done, for progress.
+
+    Raises:
+        StoreError: the function returned another number of rows.
+    """
+    path = dataset.sidecar(stage)
+    key = stage_key(stage, stage_version, config, dataset.content)
+    if not force and sidecar_key(path) == key:
+        return False
+    read = None if columns is None else ["id", *(c for c in columns if c != "id")]
+    writer: pq.ParquetWriter | None = None
+    with whole_file(path) as temporary:
+        try:
+            for batch in read_batches(dataset, read):
+                out = function(batch)
+                if out.num_rows != batch.num_rows:
+                    raise StoreError(f"stage {stage}: {out.num_rows} rows out for {batch.num_rows} rows in")
+                out = pa.RecordBatch.from_arrays([batch.column("id"), *out.columns], ["id", *out.schema.names])
+                if writer is None:
+                    writer = table_writer(temporary, out.schema, {"stage": stage, "key": key, "rows_sha256": dataset.content})
+                writer.write_batch(out, row_group_size=ROW_GROUP)
+                if on_batch:
+                    on_batch(batch.num_rows)
+        finally:
+            if writer is not None:
+                writer.close()
+        if writer is None:  # no rows: ask the function for its columns
+            schema = pq.read_schema(dataset.row_files[0])
+            empty = pa.RecordBatch.from_pylist([], schema if read is None else pa.schema([f for f in schema if f.name in read]))
+            out = function(empty)
+            out = pa.RecordBatch.from_arrays([empty.column("id"), *out.columns], ["id", *out.schema.names])
+            with table_writer(temporary, out.schema, {"stage": stage, "key": key, "rows_sha256": dataset.content}) as made:
+                made.write_batch(out)
+    return True
+
+
+def sidecar_key(path: Path) -> str | None:
+    """The stage key a sidecar or hits file was made under; None when it does not exist or is not ours."""
+    if not path.is_file():
+        return None
+    metadata = pq.read_schema(path).metadata or {}
+    key = metadata.get(b"key")
+    return key.decode() if key else None
+
+
+def write_manifest(directory: Path, identity: dict[str, Any], started: float) -> dict[str, Any]:
+    """Write manifest.json, the last file of a dataset.
+
+    Args:
+        identity: what must be the same on every run: name, kind, stage, key, config, seed, inputs, rows, rows_sha256,
+            ids_sha256, counts. The files under rows/ are listed with their hashes here.
+        started: `time.time()` at the start; it and the machine go into `circumstance`, which may differ from run to run.
+    """
+    files = sorted(p for part in ("rows", "dropped") for p in (directory / part).glob("*.parquet"))
+    outputs = [{"path": str(p.relative_to(directory)), "bytes": p.stat().st_size, "sha256": file_sha256(p)} for p in files]
+    manifest = {
+        "schema": SCHEMA_VERSION,
+        "identity": {**identity, "outputs": outputs},
+        "circumstance": {
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "seconds": round(time.time() - started, 2),
+            "peak_rss_mb": peak_rss_mb(),
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in ("pyarrow", "polars", "duckdb")}},
+        },
+    }
+    write_json(directory / "manifest.json", manifest)
+    return manifest
+
+
+def peak_rss_mb() -> int:
+    """The largest memory this process has had, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (1 << 20) if sys.platform == "darwin" else peak // 1024
