@@ -1,0 +1,270 @@
+"""Text to tokens to n-gram hashes, at memory speed: what decontamination and near-duplicate search are built on.
+
+In: Arrow string buffers. Out: token hashes with their byte spans, and rolling n-gram hashes.
+
+What a token is. Text is read code point by code point. Each is folded: compatibility forms become plain ones (full-width
+letters, ligatures, superscripts), case is folded, diacritics are dropped (NFKD, casefold, no combining diacritical marks).
+    word        letters and digits join into one token with their neighbours:     "Don't" -> don, t      "ＡＢ²" -> ab2
+    unspaced    in scripts written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) every letter is a token,
+                together with the vowel signs and tone marks that follow it:      "什么x" -> 什, 么, x
+    mark        a vowel sign or tone mark belongs to the token before it; without one it is nothing
+    ignored     soft hyphens, zero-width characters, direction marks, diacritics: as if they were not there
+    separator   everything else: spaces, punctuation, symbols, emoji. A text of symbols alone has no tokens.
+Spans are those of the original text. `tests/decontam/oracle.py` says the same in plain Python.
+
+    .venv/bin/python -c "import pyarrow as pa; from decontam.ngrams import token_table; print(token_table(pa.array(['A b, c!'])))"
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import unicodedata
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numba import njit
+
+SEPARATOR, IGNORED, MARK, UNSPACED, WORD = range(5)
+CODE_POINTS = sys.maxunicode + 1
+
+# Folded letters in these ranges are tokens of their own.
+UNSPACED_SCRIPTS = (
+    (0x0E00, 0x0EFF),  # Thai, Lao
+    (0x1000, 0x109F),  # Burmese
+    (0x1780, 0x17FF),  # Khmer
+    (0x3005, 0x3007),  # ideographic repetition, closing mark, zero
+    (0x3031, 0x312F),  # hiragana, katakana, bopomofo
+    (0x31A0, 0x31FF),  # bopomofo and katakana extensions
+    (0x3400, 0x4DBF),  # Han, extension A
+    (0x4E00, 0x9FFF),  # Han
+    (0xA9E0, 0xA9FF),  # Burmese extensions
+    (0xAA60, 0xAA7F),
+    (0xF900, 0xFAFF),  # Han, compatibility
+    (0x1B000, 0x1B16F),  # kana supplements
+    (0x20000, 0x3FFFF),  # Han, further extensions
+)
+# Marks that change how a letter looks, not which letter it is: diacritics and variation selectors.
+DIACRITICS = (
+    (0x0300, 0x036F),
+    (0x1AB0, 0x1AFF),
+    (0x1DC0, 0x1DFF),
+    (0x20D0, 0x20FF),
+    (0xFE00, 0xFE0F),
+    (0xFE20, 0xFE2F),
+    (0xE0100, 0xE01EF),
+)
+
+U = np.uint64
+FNV_OFFSET, FNV_PRIME = U(0xCBF29CE484222325), U(0x100000001B3)  # FNV-1a, 64 bits: a token is hashed over its folded code points
+MIX = U(0xFF51AFD7ED558CCD)  # the first multiplier of MurmurHash3's finaliser
+BASE = U(0x9E3779B97F4A7C15)  # an n-gram is a polynomial of its tokens' hashes in this base, modulo 2^64
+HALF = U(32)
+ASCII_FOLD = np.array([ord(chr(c).lower()) if c < 128 and chr(c).isalnum() else 0 for c in range(256)], np.uint8)
+
+
+class Texts(NamedTuple):
+    """An Arrow string column as plain arrays: text i is `data[offsets[i]:offsets[i + 1]]`."""
+
+    data: np.ndarray  # uint8
+    offsets: np.ndarray  # int64
+
+
+class Fold(NamedTuple):
+    """What each code point is (`kind`) and becomes (`to`: a code point, or -1 - the place of a zero-terminated list in `lists`)."""
+
+    kind: np.ndarray  # uint8
+    to: np.ndarray  # int32
+    lists: np.ndarray  # int32
+
+
+def fold_code_point(code: int) -> tuple[int, str]:
+    """Kind and folded text of one code point: the definition at the top of this file."""
+    char = chr(code)
+    category = unicodedata.category(char)
+    if category[0] == "C":  # Cf: invisible; Cs, Co, Cn, Cc: no text
+        return (IGNORED if category == "Cf" else SEPARATOR), ""
+    full = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", char).casefold())
+    folded = "".join(c for c in full if unicodedata.category(c)[0] in "LNM" and not _within(ord(c), DIACRITICS))
+    if not folded:
+        return (IGNORED if _within(code, DIACRITICS) else SEPARATOR), ""
+    if unicodedata.category(folded[0])[0] == "M":
+        return MARK, folded
+    return (UNSPACED if _within(ord(folded[0]), UNSPACED_SCRIPTS) else WORD), folded
+
+
+def _within(code: int, ranges: tuple[tuple[int, int], ...]) -> bool:
+    return any(low <= code <= high for low, high in ranges)
+
+
+@functools.cache
+def fold_table() -> Fold:
+    """`fold_code_point` of every code point, for the kernels (built once per process, about 0.2 s)."""
+    kind, to, lists = np.zeros(CODE_POINTS, np.uint8), np.zeros(CODE_POINTS, np.int32), [0]
+    for low, high in ((0x80, 0x323B0), (0xE0000, 0xE0200)):  # beyond and between them nothing is assigned (tested)
+        for code in range(low, high):
+            found, folded = fold_code_point(code)
+            kind[code] = found
+            if len(folded) == 1:
+                to[code] = ord(folded)
+            elif folded:
+                to[code] = -1 - len(lists)
+                lists += [*map(ord, folded), 0]
+    return Fold(kind, to, np.array(lists, np.int32))
+
+
+def texts_of_column(column: pa.Array | pa.ChunkedArray) -> Texts:
+    """The buffers of a string column (nulls read as empty texts); no copy for one chunk of `large_string`."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    if not pa.types.is_large_string(column.type):
+        column = column.cast(pa.large_string())
+    if column.null_count:
+        column = column.fill_null("")
+    _, offsets, data = column.buffers()
+    if len(column) == 0 or offsets is None:
+        return Texts(np.zeros(0, np.uint8), np.zeros(len(column) + 1, np.int64))
+    bounds = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    return Texts(np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8), bounds)
+
+
+@njit(nogil=True, cache=True, inline="always")
+def mix(h):  # type: ignore[no-untyped-def]
+    """Spread a hash over all 64 bits."""
+    h = (h ^ (h >> HALF)) * MIX
+    return h ^ (h >> HALF)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def tokenise(data, start, end, fold, hashes, starts, ends):  # type: ignore[no-untyped-def]
+    """Hash and byte span of every token of `data[start:end]`; returns how many there are.
+
+    Args:
+        data: UTF-8 bytes (wrong bytes count as separators).
+        fold: what `fold_table` gives.
+        hashes, starts, ends: filled from 0 on (uint64, int64, int64); room for `end - start` tokens is always enough.
+    """
+    count = 0
+    inside = SEPARATOR  # kind of the open token: WORD, UNSPACED, or none
+    h = FNV_OFFSET
+    i = start
+    while i < end:
+        letter = ASCII_FOLD[data[i]]
+        if letter:
+            if inside != WORD:
+                if inside:
+                    hashes[count - 1] = mix(h)
+                starts[count] = i
+                count += 1
+                inside = WORD
+                h = FNV_OFFSET
+            while letter:
+                h = (h ^ U(letter)) * FNV_PRIME
+                i += 1
+                letter = ASCII_FOLD[data[i]] if i < end else 0
+            ends[count - 1] = i
+            continue
+        if data[i] < 0x80:
+            if inside:
+                hashes[count - 1] = mix(h)
+                inside = SEPARATOR
+            i += 1
+            continue
+        code, width = decode(data, i, end)
+        kind = fold.kind[code]
+        if kind == SEPARATOR:
+            if inside:
+                hashes[count - 1] = mix(h)
+                inside = SEPARATOR
+        elif kind != IGNORED and (kind != MARK or inside):
+            if kind == UNSPACED or (kind == WORD and inside != WORD):
+                if inside:
+                    hashes[count - 1] = mix(h)
+                starts[count] = i
+                count += 1
+                inside = kind
+                h = FNV_OFFSET
+            to = fold.to[code]
+            if to > 0:
+                h = (h ^ U(to)) * FNV_PRIME
+            else:
+                place = -1 - to
+                while fold.lists[place]:
+                    h = (h ^ U(fold.lists[place])) * FNV_PRIME
+                    place += 1
+            ends[count - 1] = i + width
+        i += width
+    if inside:
+        hashes[count - 1] = mix(h)
+    return count
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def decode(data, i, end):  # type: ignore[no-untyped-def]
+    """The code point at `data[i]` (a lead byte of two or more) and its width in bytes; wrong UTF-8 gives (0, 1)."""
+    lead = np.int64(data[i])
+    width = 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+    if lead < 0xC2 or lead > 0xF4 or i + width > end:
+        return 0, 1
+    code = lead & (0x7F >> width)
+    for j in range(i + 1, i + width):
+        if data[j] & 0xC0 != 0x80:
+            return 0, 1
+        code = (code << 6) | np.int64(data[j] & 0x3F)
+    return (code, width) if code < CODE_POINTS else (0, 1)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def roll(hashes, count, n, grams):  # type: ignore[no-untyped-def]
+    """Hashes of all n-grams of `hashes[:count]` into `grams`; returns how many: `max(0, count - n + 1)`. n-grams of different n differ."""
+    leaving = U(1)
+    for _ in range(n):
+        leaving *= BASE
+    size = U(n) * MIX
+    h = U(0)
+    for i in range(count):
+        h = h * BASE + hashes[i]
+        if i >= n:
+            h -= hashes[i - n] * leaving
+        if i >= n - 1:
+            grams[i - n + 1] = mix(h ^ size)
+    return max(0, count - n + 1)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def characters(data, start, end):  # type: ignore[no-untyped-def]
+    """How many code points `data[start:end]` holds: turns byte offsets into character offsets."""
+    count = 0
+    for i in range(start, end):
+        count += (data[i] & 0xC0) != 0x80
+    return count
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _all_tokens(data, offsets, fold, hashes, starts, ends, bounds):  # type: ignore[no-untyped-def]
+    total = 0
+    for text in range(len(offsets) - 1):
+        total += tokenise(data, offsets[text], offsets[text + 1], fold, hashes[total:], starts[total:], ends[total:])
+        bounds[text + 1] = total
+
+
+class TokenTable(NamedTuple):
+    """The tokens of a column: text i has tokens `bounds[i]:bounds[i + 1]`; `starts` and `ends` are bytes from the text's own start."""
+
+    hashes: np.ndarray  # uint64
+    starts: np.ndarray  # int64
+    ends: np.ndarray  # int64
+    bounds: np.ndarray  # int64
+
+
+def token_table(column: pa.Array | pa.ChunkedArray) -> TokenTable:
+    """All tokens of a column at once: for the small side (benchmarks), for tests; 24 bytes a byte of text."""
+    texts = texts_of_column(column)
+    size, count = int(texts.offsets[-1] - texts.offsets[0]), len(texts.offsets) - 1
+    hashes, starts, ends = np.empty(size, np.uint64), np.empty(size, np.int64), np.empty(size, np.int64)
+    bounds = np.zeros(count + 1, np.int64)
+    _all_tokens(texts.data, texts.offsets, fold_table(), hashes, starts, ends, bounds)
+    total = int(bounds[-1])
+    shift = np.repeat(texts.offsets[:-1], np.diff(bounds))
+    return TokenTable(hashes[:total].copy(), starts[:total] - shift, ends[:total] - shift, bounds)
