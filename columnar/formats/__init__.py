@@ -1,0 +1,47 @@
+"""The shapes we read, one small file per family; `SHAPES` is the order in which they are tried: the most telling first."""
+
+from __future__ import annotations
+
+from columnar.errors import ConfigError, InputError
+from columnar.formats import chat, instruction
+from columnar.formats.shape import Record, Shape
+
+SHAPES: tuple[Shape, ...] = (
+    chat.SHAREGPT,
+    chat.MESSAGES,
+    instruction.ALPACA,
+    instruction.DOLLY,
+    instruction.PROMPT_COMPLETION,
+)
+NAMES = [shape.name for shape in SHAPES]
+
+
+def named(name: str) -> Shape:
+    """The shape of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for shape in SHAPES:
+        if shape.name == name:
+            return shape
+    raise ConfigError(f"format {name!r}: not known", "one of: auto, " + ", ".join(NAMES))
+
+
+def detect(samples: list[Record]) -> tuple[str, str]:
+    """The shape of some records: its name and, in words, how its fields are mapped.
+
+    Raises:
+        InputError: they match nothing we know; the message says what was found and what was tried.
+    """
+    fields = {key for record in samples for key in record}
+    for shape in SHAPES:
+        words = shape.match(fields, samples)
+        if words is not None:
+            return shape.name, words
+    found = ", ".join(sorted(map(str, fields))) or "no fields at all"
+    raise InputError(
+        f"no known shape: the records have the fields {found}",
+        f"formats tried: {', '.join(NAMES)}; map names by hand, for example --columns instruction=YOUR_FIELD,output=OTHER_FIELD "
+        "(in a mix: columns: {instruction: YOUR_FIELD})",
+    )

@@ -1,0 +1,182 @@
+"""A source as the user names it -> the local files it means, each with its place, its hash and, from the Hub, its commit.
+
+    path: chats.jsonl | dir/ | "dir/**/*.parquet" | hf://datasets/owner/name@revision/data/train-*.parquet | a list of these
+
+`place` is where a file is inside its source (never an absolute path): ids are made of it, so they are the same on every machine.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from columnar.config import Config
+from columnar.errors import InputError
+from columnar.store import file_sha256, write_json
+
+TYPES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
+COMPRESSED = (".gz", ".zst")
+SPLITS = ("train", "validation", "valid", "val", "dev", "test")
+
+
+class SourceSpec(Config):
+    """One source to load: what to read, how, and what to call it."""
+
+    name: str
+    path: str | list[str]
+    format: str = "auto"
+    columns: dict[str, str] = {}  # our name (or the shape's) -> theirs: {messages: dialog, role: speaker, content: said}
+    license: str | None = None
+    revision: str | None = None  # hf:// only: branch, tag or commit; a commit in the path does the same
+    split: str | None = None  # of several splits, the one to read; kept in origin.split
+    max_reject: float | None = None  # share of rows that may be malformed; None: the command's default
+    limit: int | None = None  # read only so many records
+    header: bool | None = None  # csv, tsv: is the first line a header; None: look
+
+
+class SourceFile(NamedTuple):
+    """One file to read."""
+
+    path: Path
+    place: str
+    uri: str
+    revision: str | None
+    bytes: int
+    sha256: str
+
+
+def file_type(path: Path | str) -> str | None:
+    """`.jsonl` for chats.jsonl.gz and so on; None when it is not a type we read."""
+    name = str(path).lower()
+    for suffix in COMPRESSED:
+        name = name.removesuffix(suffix)
+    return next((kind for kind in TYPES if name.endswith(kind)), None)
+
+
+def resolve(spec: SourceSpec, root: Path = Path()) -> list[SourceFile]:
+    """The files of a source, in a fixed order, each hashed.
+
+    Args:
+        root: where relative paths start; it is not part of a file's place or uri.
+
+    Raises:
+        InputError: a missing file, a directory without data, a pattern that matches nothing, a type we do not read.
+    """
+    found: list[tuple[Path, str, str, str | None]] = []
+    for entry in [spec.path] if isinstance(spec.path, str) else spec.path:
+        if entry.startswith("hf://"):
+            from columnar.hub import resolve_hub
+
+            found += resolve_hub(entry, spec.revision, spec.split)
+        else:
+            found += [(path, place, uri, None) for path, place, uri in _local(entry, spec.split, root)]
+    if not found:
+        raise InputError(f"{spec.name}: path is empty", "give a file, a directory, a pattern or hf://datasets/owner/name")
+    return [
+        SourceFile(path, place, uri, revision, path.stat().st_size, sha256_of(path))
+        for (path, _, uri, revision), place in zip(found, _distinct([f[1] for f in found], [f[2] for f in found]), strict=True)
+    ]
+
+
+def _local(entry: str, split: str | None, root: Path) -> list[tuple[Path, str, str]]:
+    path = root / Path(entry).expanduser()
+    if path.is_dir():
+        if (path / "manifest.json").is_file() and (path / "rows").is_dir():  # a dataset directory of ours: its rows, not its sidecars
+            rows = sorted((path / "rows").glob("*.parquet"))
+            return [(file, f"rows/{file.name}", f"{entry.rstrip('/')}/rows/{file.name}") for file in of_split(rows, split, entry)]
+        files = sorted(f for f in path.rglob("*") if f.is_file() and file_type(f) and not _hidden(f.relative_to(path)))
+        if not files:
+            others = sorted({f.suffix or f.name for f in path.rglob("*") if f.is_file()})
+            raise InputError(
+                f"{entry}: a directory without data" + (f" (found only {', '.join(others[:8])})" if others else " (it is empty)"),
+                f"expected files ending in {', '.join(TYPES)}, also with .gz or .zst",
+            )
+        return [(f, str(f.relative_to(path)), f"{entry.rstrip('/')}/{f.relative_to(path)}") for f in of_split(files, split, entry)]
+    if path.exists():
+        if file_type(path) is None:
+            raise InputError(f"{entry}: not a type we read", f"expected a name ending in {', '.join(TYPES)}, also with .gz or .zst")
+        return [(path, path.name, entry)]
+    if glob.has_magic(entry):
+        matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
+        files = [f for f in matches if f.is_file() and file_type(f)]
+        if not files:
+            raise InputError(
+                f"{entry}: the pattern matches no data file", f"expected files ending in {', '.join(TYPES)}, also with .gz or .zst"
+            )
+        fixed = Path(re.split(r"[*?\[]", str(path), maxsplit=1)[0] + "x").parent
+        return [(f, str(f.relative_to(fixed)), str(f.relative_to(root))) for f in of_split(files, split, entry)]
+    near = [p.name for p in path.parent.glob("*") if p.is_file()][:1000] if path.parent.is_dir() else []
+    import difflib
+
+    close = difflib.get_close_matches(path.name, near, 1)
+    raise InputError(f"{entry}: no such file or directory", f"did you mean {path.parent / close[0]}?" if close else None)
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in path.parts)
+
+
+def split_of(name: str) -> str | None:
+    """The split a file's path names: `data/train-00000-of-00002.parquet` -> train."""
+    words = re.split(r"[^a-z]+", name.lower())
+    return next((split for split in SPLITS if split in words), None)
+
+
+def of_split(files: list[Path], split: str | None, entry: str) -> list[Path]:
+    """The files of one split, when one is asked for; a single file is taken whatever it is called."""
+    if split is None or len(files) == 1:
+        return files
+    chosen = [f for f in files if split in re.split(r"[^a-z0-9]+", str(f).lower())]
+    if not chosen:
+        names = sorted({split_of(str(f)) or f.name for f in files})
+        raise InputError(f"{entry}: no file of split {split!r}", f"found: {', '.join(names[:10])}")
+    return chosen
+
+
+def _distinct(places: list[str], uris: list[str]) -> list[str]:
+    """Places made different, by as much of the path in front as it takes."""
+    if len(set(places)) == len(places):
+        return places
+    parts = [uri.split("/") for uri in uris]
+    for depth in range(1, max(map(len, parts)) + 1):
+        longer = ["/".join(p[-max(depth, place.count("/") + 1) :]) for p, place in zip(parts, places, strict=True)]
+        if len(set(longer)) == len(longer):
+            return longer
+    repeated = next(uri for uri in uris if uris.count(uri) > 1)
+    raise InputError(f"{repeated}: named twice in one source", "to use rows twice, say repeat: 2")
+
+
+def cache_dir() -> Path:
+    """Where what is known of files is kept between runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "caravan"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file; not read again while its size, times and inode stay the same.
+
+    The change time (ctime) is part of it because nobody can set it back. A file changed within the last two seconds is
+    not remembered: another change in the same clock tick would go unseen.
+    """
+    stat = path.stat()
+    mark = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
+    name = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    note = cache_dir() / "sha256" / f"{name}.json"
+    try:
+        known: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
+        if known["mark"] == mark:
+            return str(known["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    digest = file_sha256(path)
+    if time.time() - max(stat.st_mtime, stat.st_ctime) > 2:
+        try:
+            write_json(note, {"mark": mark, "sha256": digest})
+        except OSError:
+            pass  # no cache, only slower
+    return digest

@@ -1,0 +1,344 @@
+"""Foreign files -> a dataset directory: rows/, rejects.jsonl, manifest.json. Nothing is changed, nothing is lost in silence.
+
+    python -m columnar.load chats.jsonl more/*.parquet --out data/chats
+    python -m columnar.load raw.csv --out data/raw --columns instruction=Frage,output=Antwort --license cc-by-4.0
+
+`--format auto` recognises the shape from the first records and says how it maps the fields; what it does not map is kept in `meta`.
+Rows that are malformed go to rejects.jsonl with file, line, path, what was found and what was expected; more than --max-reject
+(a share of all rows) of them is an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import msgspec
+
+from columnar import cli, store
+from columnar.errors import ConfigError, RejectedRows, StoreError
+from columnar.files import SourceFile, SourceSpec, resolve
+from columnar.formats import NAMES, detect, named
+from columnar.formats.shape import Bad, Draft, Shape
+from columnar.readers import RawRecord, read
+from columnar.record import Problem, schema_of, seal, to_batch, validate
+
+__all__ = ["SourceSpec", "detect", "iter_records", "load_source", "main", "source_key"]
+
+VERSION = 1
+MAX_REJECT = 0.01
+SAMPLE = 100  # records looked at to recognise a shape
+BATCH_ROWS, BATCH_BYTES = 10_000, 32 << 20
+
+
+class Reject(NamedTuple):
+    """A row that is not good: where it is and why."""
+
+    file: str
+    line: int
+    problem: Problem
+    raw: str
+
+
+def source_key(spec: SourceSpec, files: list[SourceFile]) -> str:
+    """16 hex that change when the rows of this source could: this code's VERSION, the spec, the content of the files."""
+    config = spec.model_dump(exclude={"path", "revision"})
+    return store.stage_key("load", VERSION, config, [[f.place, f.uri, f.revision, f.sha256] for f in files])
+
+
+def iter_records(source: SourceSpec | Path | str) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """The raw records of a source, unmapped: (place, 0-based number, fields); `columns:` of a spec are applied.
+
+    Raises:
+        InputError: a file that cannot be read.
+        RejectedRows: a record that cannot be decoded.
+    """
+    spec = source if isinstance(source, SourceSpec) else SourceSpec(name=Path(str(source)).name, path=str(source))
+    for file in resolve(spec):
+        for record in _named_fields(read(file.path, spec.header), spec.columns):
+            if record.value is None:
+                raise RejectedRows(f"{file.uri}:{record.line}: {record.problem}")
+            yield file.place, record.row, record.value
+
+
+def load_source(
+    spec: SourceSpec,
+    out: Path,
+    *,
+    force: bool = False,
+    files: list[SourceFile] | None = None,
+    on_rows: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Write the source as a dataset directory and give its counts; does nothing when it is there already under the same key.
+
+    Args:
+        files: what `resolve(spec)` gave, where the caller has it already.
+        on_rows: told (rows, rejects) after each batch, for progress.
+
+    Returns:
+        {in, rows, rejects, records, kinds, format, mapping, by_problem}; in == rows + rejects.
+
+    Raises:
+        RejectedRows: more rows are malformed than `max_reject` allows; rejects.jsonl is written, the manifest is not.
+        InputError, ConfigError, StoreError: see columnar.errors.
+    """
+    started = time.time()
+    files = resolve(spec) if files is None else files
+    key = source_key(spec, files)
+    known = _manifest(out)
+    if known is not None and not force:
+        if known["identity"].get("key") == key:
+            return dict(known["identity"]["counts"])
+        if known["identity"].get("stage", {}).get("name") != "load" or known["identity"].get("name") != spec.name:
+            raise StoreError(
+                f"{out}: holds another dataset ({known['identity'].get('name')})", "give another --out, or --force to replace it"
+            )
+    _clear(out, force)
+    shape, words = _shape(spec, files)
+    writer = store.RowWriter(out, schema_of([shape.kind]))
+    counts: dict[str, Any] = {"in": 0, "rows": 0, "rejects": 0, "records": 0, "kinds": {}, "format": shape.name, "mapping": words}
+    problems: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
+    first: Reject | None = None
+    inputs = []
+    with store.whole_file(out / "rejects.jsonl") as temporary, temporary.open("w", encoding="utf-8") as rejected:
+        left = spec.limit
+        for file in files:
+            seen = 0
+            for rows, rejects, records in _batches(file, shape, spec, left):
+                seen += records
+                if rows:
+                    writer.write(to_batch(rows, writer.schema))
+                for reject in rejects:
+                    first = first or reject
+                    problems[_reason(reject.problem)] += 1
+                    _write_reject(rejected, reject)
+                kinds.update(row["kind"] for row in rows)
+                counts["rows"] += len(rows)
+                counts["rejects"] += len(rejects)
+                if on_rows:
+                    on_rows(counts["rows"], counts["rejects"])
+            inputs.append({"uri": file.uri, "revision": file.revision, "sha256": file.sha256, "bytes": file.bytes, "records": seen})
+            counts["records"] += seen
+            if left is not None:
+                left -= seen
+        writer.close()
+    counts["in"] = counts["rows"] + counts["rejects"]
+    counts["kinds"], counts["by_problem"] = dict(sorted(kinds.items())), dict(sorted(problems.items()))
+    limit = MAX_REJECT if spec.max_reject is None else spec.max_reject
+    if counts["rejects"] > limit * counts["in"]:
+        assert first is not None
+        shutil.rmtree(out / "rows")
+        raise RejectedRows(_too_many(first, counts, limit, out), "fix the file, or raise max_reject to accept the loss")
+    identity = {
+        "name": spec.name,
+        "kind": shape.kind,
+        "stage": {"name": "load", "version": VERSION},
+        "key": key,
+        "config": spec.model_dump(),
+        "inputs": inputs,
+        "rows": writer.rows,
+        "rows_sha256": writer.content.hexdigest(),
+        "ids_sha256": writer.ids.hexdigest(),
+        "counts": counts,
+    }
+    assert writer.rows == counts["rows"]
+    store.write_manifest(out, identity, started)
+    return counts
+
+
+def _shape(spec: SourceSpec, files: list[SourceFile]) -> tuple[Shape, str]:
+    """The shape of a source, and in words how its fields are mapped."""
+    samples: list[dict[str, Any]] = []
+    for file in files:
+        records = _named_fields(read(file.path, spec.header), spec.columns)
+        samples += [r.value for r in islice(records, SAMPLE) if r.value is not None]
+        if len(samples) >= SAMPLE:
+            break
+    if spec.format != "auto":
+        shape = named(spec.format)
+        return shape, shape.match({f for r in samples for f in r}, samples) or "as the format says"
+    name, words = detect(samples)
+    return named(name), words
+
+
+def _named_fields(records: Iterable[RawRecord], columns: dict[str, str]) -> Iterator[RawRecord]:
+    """Records with the user's `columns:` applied: their names become ours, in the record and inside its message lists."""
+    if not columns:
+        yield from records
+        return
+    ours = {theirs: name for name, theirs in columns.items()}
+    for record in records:
+        yield record if record.value is None else record._replace(value=_renamed(record.value, ours))
+
+
+def _renamed(value: dict[str, Any], ours: dict[str, str]) -> dict[str, Any]:
+    made = {}
+    for key, held in value.items():
+        if isinstance(held, list) and held and isinstance(held[0], dict):
+            held = [{ours.get(k, k): v for k, v in item.items()} if isinstance(item, dict) else item for item in held]
+        made[ours.get(key, key)] = held
+    return made
+
+
+def _batches(
+    file: SourceFile, shape: Shape, spec: SourceSpec, limit: int | None
+) -> Iterator[tuple[list[dict[str, Any]], list[Reject], int]]:
+    """Rows and rejects of a file, bounded in number and in bytes, with how many records they came from."""
+    rows: list[dict[str, Any]] = []
+    rejects: list[Reject] = []
+    records = size = 0
+    origin = {"uri": file.uri, "revision": file.revision, "split": spec.split}
+    for record in islice(_named_fields(read(file.path, spec.header), spec.columns), limit):
+        records += 1
+        size += len(record.raw) or 1000
+        try:
+            drafts = _drafts(record, shape)
+        except Bad as bad:
+            rejects.append(_reject(file, record, bad.problem))
+            drafts = []
+        for part, draft in enumerate(drafts):
+            row = {"source": spec.name, "origin": {**origin, "row": record.row}, "license": spec.license, **draft}
+            problems = validate(row)
+            if problems:
+                rejects.append(_reject(file, record, problems[0]))
+            else:
+                meta = row.get("meta")
+                row["meta"] = _meta(meta) if meta else None
+                rows.append(seal(row, file.place, part))
+        if len(rows) + len(rejects) >= BATCH_ROWS or size >= BATCH_BYTES:
+            yield rows, rejects, records
+            rows, rejects, records, size = [], [], 0, 0
+    if records:
+        yield rows, rejects, records
+
+
+def _drafts(record: RawRecord, shape: Shape) -> list[Draft]:
+    if record.value is None:
+        assert record.problem is not None
+        raise Bad(*record.problem)
+    drafts = shape.rows(record.value)
+    if not drafts:
+        raise Bad("", "a record that gives no row", f"at least one {shape.kind} row")
+    return drafts
+
+
+def _meta(meta: dict[str, Any]) -> str:
+    return msgspec.json.encode(meta, enc_hook=str).decode()
+
+
+def _reject(file: SourceFile, record: RawRecord, problem: Problem) -> Reject:
+    raw = record.raw or _meta(record.value or {})
+    return Reject(file.uri, record.line, problem, raw if isinstance(raw, str) else raw.decode("utf-8", "backslashreplace"))
+
+
+def _write_reject(file: IO[str], reject: Reject) -> None:
+    line = {"file": reject.file, "line": reject.line, **reject.problem._asdict(), "raw": reject.raw[:2000]}
+    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _reason(problem: Problem) -> str:
+    """What a problem is called in counts: without the numbers and the values that differ from row to row."""
+    import re
+
+    return f"{re.sub(r'[0-9]+', '', problem.path) or 'record'}: expected {re.sub(r'[0-9]+', 'N', problem.expected)}"
+
+
+def _too_many(first: Reject, counts: dict[str, Any], limit: float, out: Path) -> str:
+    share = counts["rejects"] / counts["in"]
+    return (
+        f"{first.file}:{first.line}: {str(first.problem).removeprefix(': ')}\n"
+        f"  row starts: {first.raw[:80]}\n"
+        f"  {counts['rejects']:,} of {counts['in']:,} rows rejected ({share:.2%}), limit is max_reject: {limit:g}. All of them: {out / 'rejects.jsonl'}"
+    )
+
+
+def _manifest(out: Path) -> dict[str, Any] | None:
+    return store.open_dataset(out).manifest if (out / "manifest.json").is_file() else None
+
+
+def _clear(out: Path, force: bool) -> None:
+    """Make room: what an earlier, cut-off or stale run left goes; anything that is not ours stays and is an error."""
+    if out.exists() and not out.is_dir():
+        raise StoreError(f"{out}: a file is in the way", "give another --out")
+    if out.is_dir() and not force:
+        strange = [p.name for p in out.iterdir() if p.name not in ("rows", "cols", "hits", "manifest.json", "rejects.jsonl", "flags.jsonl")]
+        strange = [name for name in strange if not (name.startswith(".") and name.endswith(".tmp"))]
+        if strange:
+            raise StoreError(f"{out}: not empty, and not a dataset directory (has {', '.join(sorted(strange)[:5])})", "give another --out")
+    (out / "manifest.json").unlink(missing_ok=True)
+    for part in ("rows", "cols", "hits"):
+        shutil.rmtree(out / part, ignore_errors=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    made = cli.parser("columnar.load", __doc__)
+    made.add_argument("files", nargs="+", metavar="FILE", help="file, directory, pattern, or hf://datasets/owner/name@revision/pattern")
+    made.add_argument("--out", required=True, type=Path, metavar="DIR", help="dataset directory to write")
+    made.add_argument("--format", default="auto", help="auto, or one of: " + ", ".join(NAMES))
+    made.add_argument(
+        "--columns", default="", metavar="OURS=THEIRS,…", help="map names by hand, for example instruction=Frage,output=Antwort"
+    )
+    made.add_argument("--source", metavar="NAME", help="what to call the rows' source (default: the first file's name)")
+    made.add_argument("--license", help="the licence of the rows, an SPDX name or a link")
+    made.add_argument("--revision", help="hf:// only: branch, tag or commit")
+    made.add_argument("--split", help="of several splits, the one to read")
+    made.add_argument("--max-reject", type=float, metavar="SHARE", help=f"share of rows that may be malformed (default {MAX_REJECT})")
+    made.add_argument("--limit", type=int, metavar="N", help="read only the first N records")
+    made.add_argument("--no-header", action="store_true", help="csv, tsv: the first line is data")
+    made.add_argument("--force", action="store_true", help="replace whatever dataset --out holds")
+    return cli.run(_main, made, argv)
+
+
+def _main(args: argparse.Namespace) -> int:
+    columns = {}
+    for item in filter(None, args.columns.split(",")):
+        ours, equals, theirs = item.partition("=")
+        if not equals or not ours or not theirs:
+            raise ConfigError(f"--columns {item}: expected OURS=THEIRS, for example instruction=Frage")
+        columns[ours.strip()] = theirs.strip()
+    if args.max_reject is not None and not 0 <= args.max_reject <= 1:
+        raise ConfigError(f"--max-reject {args.max_reject:g}: expected a share between 0 and 1, for example 0.01")
+    spec = SourceSpec(
+        name=args.source or Path(args.files[0].rstrip("/")).name.split(".")[0] or "source",
+        path=args.files if len(args.files) > 1 else args.files[0],
+        format=args.format,
+        columns=columns,
+        license=args.license,
+        revision=args.revision,
+        split=args.split,
+        max_reject=args.max_reject,
+        limit=args.limit,
+        header=False if args.no_header else None,
+    )
+    with cli.Progress("load") as bar:
+        done = 0
+
+        def show(rows: int, rejects: int) -> None:
+            nonlocal done
+            bar.add(rows + rejects - done, note=f"{rejects:,} rejected" if rejects else "")
+            done = rows + rejects
+
+        counts = load_source(spec, args.out, force=args.force, on_rows=show)
+    cli.say(f"format: {counts['format']} ({counts['mapping']})")
+    if not done:
+        cli.say(f"{args.out}: up to date, nothing to do")
+    cli.say(f"{counts['rows']:,} rows, {counts['rejects']:,} rejected, from {counts['records']:,} records -> {args.out}")
+    for problem, n in counts["by_problem"].items():
+        cli.say(f"  rejected {n:,}: {problem}")
+    if args.json:
+        cli.emit(counts)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
