@@ -150,11 +150,16 @@ class RowWriter:
         self.directory, self.schema, self.prefix, self.shard_rows = directory, schema, prefix, shard_rows
         self.rows = 0
         self.shard = 0
+        self._name: str | None = None
         self.ids = hashlib.sha256()
         self.content = hashlib.sha256()
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
         self._open: tuple[Path, pq.ParquetWriter, int] | None = None
+
+    def start_shard(self, name: str) -> None:
+        """Begin a shard of this name (without `.parquet`) instead of the next number; `close` the one before first."""
+        self._name = name
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append rows (columns in any order; those the schema lacks are left out)."""
@@ -173,7 +178,7 @@ class RowWriter:
         group, rest = table.slice(0, rows), table.slice(rows)
         self._pending, self._pending_rows = rest.to_batches(), rest.num_rows
         if self._open is None:
-            final = self.directory / "rows" / f"{self.prefix}-{self.shard:05d}.parquet"
+            final = self.directory / "rows" / f"{self._name or f'{self.prefix}-{self.shard:05d}'}.parquet"
             final.parent.mkdir(parents=True, exist_ok=True)
             temporary = final.with_name(f".{final.name}.tmp")
             self._open = (temporary, table_writer(temporary, self.schema), 0)
@@ -190,11 +195,11 @@ class RowWriter:
         writer.close()
         temporary.replace(temporary.with_name(temporary.name[1 : -len(".tmp")]))
         self.shard += 1
-        self._open = None
+        self._open = self._name = None
 
     def close(self) -> None:
         """Finish the last shard; a dataset without rows still gets one empty file, so that its schema can be read."""
-        if self._pending_rows or (self.rows == 0 and self.shard == 0):
+        if self._pending_rows or (self._open is None and (self._name or self.shard == 0)):
             if not self._pending:
                 self._pending = [pa.RecordBatch.from_pylist([], self.schema)]
             self._flush(self._pending_rows)

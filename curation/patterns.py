@@ -10,7 +10,10 @@ from __future__ import annotations
 MENTION = r"(?i)\b(?:open ?ai|chat ?gpt|gpt[- ]?3(?:\.5)?|gpt[- ]?4|bing ?chat|laion|open ?assistant)\b"
 MENTION_AI = r"(?i)\bas an? (?:\w+ ){0,2}?(?:ai|artificial intelligence|language model)\b"
 
-_NAME = r"(?:open ?ai|chat ?gpt|gpt[- ]?[34](?:\.5|o)?|bing ?chat|laion|open ?assistant|anthropic|google bard|deepseek|qwen|alibaba cloud|mistral ai)"
+_NAME = (
+    r"(?:open ?ai|chat ?gpt|gpt[- ]?[34](?:\.5|o)?|bing ?chat|laion|open ?assistant|anthropic|google bard|deepseek|qwen|alibaba cloud"
+    r"|mistral ai)"
+)
 _GIVEN_NAME = r"(?:claude|bard|gemini|llama|vicuna|copilot|grok)"  # also words and people: only right after "I am"
 _MADE = r"(?:created|developed|trained|built|made|designed|programmed)"
 
@@ -25,7 +28,7 @@ CLAIM = (
         [
             rf"\b(?:i am|i'm|i’m|my name is|you can call me|this is)\s+{_words(8)}{_NAME}\b",
             rf"\bi\s+(?:was|am|have been)\s+{_words(3)}{_MADE}\s+{_words(3)}by\s+{_words(4)}{_NAME}\b",
-            rf"\b(?:i am|i'm|i’m|my name is)\s+(?:called |named )?{_GIVEN_NAME}(?:[,.!]|\s+(?:and|by|from|an?|the|made|created|developed)\b|$)",
+            rf"\b(?:i am|i'm|i’m|my name is)\s+(?:called |named )?{_GIVEN_NAME}(?:[,.!]|\s+(?:and|by|from|made|created)\b|$)",
             rf"\bas\s+{_words(6)}{_NAME}(?:\s+\w+){{0,3}},?\s+i\b",
             rf"\bmy\s+(?:creators?|developers?|makers?)\s+(?:at|is|are)\s+{_words(2)}{_NAME}\b",
         ]

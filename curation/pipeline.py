@@ -1,0 +1,317 @@
+"""The stages of a mix in their order, each skipped when its key says it is done; `plan` says beforehand what would be done and why.
+
+    load -> signals -> (decontam) -> (minhash)      one dataset directory a source, in the cache, shared by all mixes beside it
+    judge -> dedup -> draw -> write -> check        over narrow tables, into OUT/.building, which replaces the old output at the end
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from columnar import cli
+from columnar.errors import StoreError
+from columnar.files import SourceFile, SourceSpec, resolve
+from columnar.flags import read_flags
+from columnar.load import load_source, source_key
+from columnar.store import annotate, open_dataset, sidecar_key, stage_key, write_manifest
+from curation import signals as signal_stage
+from curation.card import card
+from curation.decide import Loaded, cached_path, contaminated, draw_rows, flagged, judge_sources
+from curation.duplicates import drop_duplicates, sign
+from curation.mix import MixConfig, MixSource
+from curation.report import count
+from curation.scan import scan_sources
+from curation.write import write_mix
+
+VERSION = 1
+BUILT = ("rows", "cols", "hits", "dropped", "README.md", "config.yaml", "rejects.jsonl", "report.json")
+DEFAULT_MAX_REJECT = 0.0
+DEFAULT_MAX_REJECT_HUB = 0.001
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to build, from where, to where."""
+
+    config: MixConfig
+    base: Path  # the config file's folder
+    out: Path
+    cache: Path
+    limit: int | None = None
+    force: bool = False
+
+    @property
+    def root(self) -> Path:
+        """Where the relative paths of sources start."""
+        return self.base / self.config.root
+
+    @property
+    def sources(self) -> list[tuple[int, MixSource]]:
+        """The sources in name order, each with its place in the config: nothing but `keep: source_order` goes by that place."""
+        return sorted(enumerate(self.config.sources), key=lambda pair: pair[1].name)
+
+    def spec(self, source: MixSource) -> SourceSpec:
+        """What is loaded of a source: limits and defaults filled in, amounts left out, so that they do not make a load stale."""
+        hub = any(str(p).startswith("hf://") for p in ([source.path] if isinstance(source.path, str) else source.path))
+        default = self.config.max_reject if self.config.max_reject is not None else DEFAULT_MAX_REJECT_HUB if hub else DEFAULT_MAX_REJECT
+        limits = [n for n in (self.limit, source.limit) if n is not None]
+        reject = source.max_reject if source.max_reject is not None else default
+        given = source.model_dump(include=set(SourceSpec.model_fields))
+        return SourceSpec(**{**given, "limit": min(limits) if limits else None, "max_reject": reject})
+
+
+def default_cache(out: Path) -> Path:
+    """Mixes beside each other share one cache."""
+    return out.absolute().parent / ".cache"
+
+
+def plan(job: Job) -> dict[str, Any]:
+    """What `build` would do: each source with its files and whether it is cached, the output and why it is stale. Writes nothing."""
+    check_output(job)
+    sources = []
+    for _, source in job.sources:
+        files = resolve(job.spec(source), job.root)
+        home = _home(job, source, files)
+        known = (home / "manifest.json").is_file()
+        others = sorted((job.cache / "load").glob(f"{source.name}-*")) if not known else []
+        counts = open_dataset(home).manifest["identity"]["counts"] if known else {}
+        sources.append(
+            {
+                "source": source.name,
+                "files": len(files),
+                "bytes": sum(f.bytes for f in files),
+                "revision": next((f.revision for f in files if f.revision), None),
+                "rows": counts.get("rows"),
+                "take": source.amount + (f" x{source.repeat}" if source.repeat > 1 else ""),
+                "load": "cached" if known else "stale: the files or the settings changed" if others else "to do",
+                "signals": "cached" if known and _signals_done(job, home) else "to do",
+            }
+        )
+    ready = all(s["load"] == s["signals"] == "cached" for s in sources)
+    manifest = _manifest(job.out)
+    if manifest is None:
+        state = "to build"
+    elif manifest["identity"]["config"] != resolved(job):
+        state = "stale: the config changed: " + ", ".join(changed_keys(manifest["identity"]["config"], resolved(job)))
+    elif not ready:
+        state = "stale: a source changed"
+    else:
+        state = "up to date, unless flags changed"
+    stages = ["load", "signals", *(["decontam"] if job.config.decontam else []), "rules", *(["dedup"] if job.config.dedup else []), "draw", "write"]
+    return {"name": job.config.name, "kind": job.config.kind, "out": str(job.out), "state": state, "stages": stages, "sources": sources}
+
+
+def describe(made: dict[str, Any]) -> str:
+    """A plan for people."""
+    head = f"{made['name']} ({made['kind']}) -> {made['out']}: {made['state']}\nstages: {' -> '.join(made['stages'])}\n"
+    return head + cli.table([{**s, "bytes": f"{s['bytes'] / 1e6:,.1f} MB"} for s in made["sources"]])
+
+
+def build(job: Job) -> tuple[dict[str, Any], bool]:
+    """Build the mix; returns its manifest and whether there was anything to do.
+
+    Raises:
+        CaravanError: see each stage; the output directory is then as it was before.
+    """
+    started = time.time()
+    check_output(job)
+    loaded = [_load(job, order, source) for order, source in job.sources]
+    measured = job.config.signals.resolved(job.root)
+    for source in loaded:
+        with cli.Progress(f"signals {source.name}", source.dataset.rows) as bar:
+            annotate(
+                source.dataset,
+                "signals",
+                signal_stage.VERSION,
+                measured,
+                lambda batch: signal_stage.signals(batch, **measured),
+                signal_stage.READS,
+                on_batch=bar.add,
+            )
+    scan = scan_sources(job.config.decontam, job.base, loaded) if job.config.decontam else None
+    flags = read_flags(job.out)
+    wanted = [f for f in flags if f["flag"] in job.config.exclude_flags]
+    key = stage_key(
+        "mix",
+        VERSION,
+        resolved(job),
+        [
+            [[s.name, s.key, sidecar_key(s.dataset.sidecar("signals"))] for s in loaded],
+            scan.key if scan else None,
+            sorted((f["id"], f["flag"], f.get("note") or "") for f in wanted),
+        ],
+    )
+    manifest = _manifest(job.out)
+    if not job.force and manifest is not None and manifest["identity"]["key"] == key and _outputs_there(job.out, manifest):
+        return manifest, False
+
+    rows = judge_sources(job.config, loaded)
+    rows = flagged(rows, wanted, job.config.exclude_flags)
+    hits = None
+    if job.config.dedup:
+        sign(job.config.dedup, loaded)
+        rows, hits = drop_duplicates(job.config.dedup, loaded, rows)
+    if scan:
+        rows = contaminated(rows)
+    decisions = draw_rows(job.config, loaded, rows)
+    del rows
+
+    building = job.out / ".building"
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    stages = ["signals", *(["decontam"] if scan else [])]
+    with cli.Progress(f"write {job.config.name}", len(decisions)) as bar:
+        writer = write_mix(building, job.config, loaded, decisions, stages, bar.add)
+    if hits is not None:
+        hits.write(building)
+    counts = count(job.config, loaded, decisions)
+    if scan:
+        counts["decontam"] = scan.write(building, decisions)
+    _write_rejects(building, loaded)
+    (building / "config.yaml").write_text(yaml.safe_dump(_rebuildable(job), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    identity = {
+        "name": job.config.name,
+        "kind": job.config.kind,
+        "stage": {"name": "mix", "version": VERSION},
+        "key": key,
+        "config": resolved(job),
+        "seed": job.config.seed,
+        "inputs": [_input(source) for source in loaded],
+        "rows": writer.rows,
+        "rows_sha256": writer.content.hexdigest(),
+        "ids_sha256": writer.ids.hexdigest(),
+        "counts": counts,
+    }
+    (building / "README.md").write_text(card({"identity": identity}, building), encoding="utf-8")
+    _replace(building, job.out)
+    return write_manifest(job.out, identity, started), True
+
+
+def _load(job: Job, order: int, source: MixSource) -> Loaded:
+    spec = job.spec(source)
+    files = resolve(spec, job.root)
+    home = _home(job, source, files)
+    with cli.Progress(f"load {source.name}") as bar:
+        load_source(spec, home, files=files, on_rows=lambda rows, rejects: bar.add(rows + rejects - bar.done))
+    return Loaded(source, order, open_dataset(home), home.name)
+
+
+def _home(job: Job, source: MixSource, files: list[SourceFile]) -> Path:
+    return cached_path(job.cache, "load", source.name, source_key(job.spec(source), files))
+
+
+def _signals_done(job: Job, home: Path) -> bool:
+    dataset = open_dataset(home)
+    key = stage_key("signals", signal_stage.VERSION, job.config.signals.resolved(job.root), dataset.content)
+    return sidecar_key(dataset.sidecar("signals")) == key
+
+
+def resolved(job: Job) -> dict[str, Any]:
+    """The config with every default spelled out and `--limit` applied: part of the mix's identity. Sources in name order."""
+    config = job.config.model_dump(mode="json", exclude={"root"})
+    config["sources"] = [_resolved_source(job, source) for _, source in job.sources]
+    if job.config.dedup and job.config.dedup.keep == "source_order":
+        config["source_order"] = [source.name for source in job.config.sources]
+    return config
+
+
+def _rebuildable(job: Job) -> dict[str, Any]:
+    """The config as a file that builds the same mix from where it lies (OUT/config.yaml)."""
+    config = job.config.model_dump(mode="json", exclude_none=True)
+    config["root"] = os.path.relpath(job.root.absolute(), job.out.absolute())
+    config["sources"] = [_resolved_source(job, source) for source in job.config.sources]
+    return config
+
+
+def _resolved_source(job: Job, source: MixSource) -> dict[str, Any]:
+    whole = {**source.model_dump(mode="json"), **job.spec(source).model_dump(mode="json")}
+    return {k: v for k, v in whole.items() if v is not None and v != {}}
+
+
+def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """The top-level settings in which two resolved configs differ."""
+    return sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
+
+
+def _manifest(out: Path) -> dict[str, Any] | None:
+    path = out / "manifest.json"
+    if not path.is_file():
+        return None
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return data if isinstance(data.get("identity"), dict) else None
+
+
+def check_output(job: Job) -> None:
+    """Refuse to write over something that is not this mix.
+
+    Raises:
+        StoreError: the directory holds other files, or the dataset of another name, and --force was not given.
+    """
+    if not job.out.exists():
+        return
+    if not job.out.is_dir():
+        raise StoreError(f"{job.out}: is a file, expected a directory", "give another --out")
+    manifest = _manifest(job.out)
+    if manifest is not None:
+        name = manifest["identity"].get("name")
+        if not job.force and (name != job.config.name or manifest["identity"]["stage"]["name"] != "mix"):
+            raise StoreError(f"{job.out}: belongs to {name!r}, this is {job.config.name!r}", "give another --out, or --force to replace it")
+        return
+    strange = sorted(p.name for p in job.out.iterdir() if p.name not in {*BUILT, ".building", "flags.jsonl", "manifest.json"})
+    if strange and not job.force:
+        raise StoreError(f"{job.out}: not empty and not a mix (found {', '.join(strange[:5])})", "give another --out, or --force")
+
+
+def _outputs_there(out: Path, manifest: dict[str, Any]) -> bool:
+    return all((out / o["path"]).is_file() and (out / o["path"]).stat().st_size == o["bytes"] for o in manifest["identity"]["outputs"])
+
+
+def _write_rejects(building: Path, loaded: list[Loaded]) -> None:
+    with (building / "rejects.jsonl").open("w", encoding="utf-8") as out:
+        for source in loaded:
+            path = source.dataset.path / "rejects.jsonl"
+            if path.is_file():
+                for line in path.open(encoding="utf-8"):
+                    out.write(json.dumps({"source": source.name, **json.loads(line)}, ensure_ascii=False) + "\n")
+
+
+def _input(source: Loaded) -> dict[str, Any]:
+    files = source.dataset.manifest["identity"]["inputs"]
+    digest = files[0]["sha256"] if len(files) == 1 else stage_key("files", 1, None, [f["sha256"] for f in files])
+    return {
+        "source": source.name,
+        "uri": source.config.path if isinstance(source.config.path, str) else ", ".join(source.config.path),
+        "revision": next((f["revision"] for f in files if f.get("revision")), None),
+        "sha256": digest,
+        "files": len(files),
+        "bytes": sum(f["bytes"] for f in files),
+        "rows": source.dataset.rows,
+        "rows_sha256": source.dataset.content,
+        "format": source.dataset.manifest["identity"]["counts"].get("format"),
+        "license": source.config.license,
+        "amount": source.config.amount + (f", repeat {source.config.repeat}" if source.config.repeat > 1 else ""),
+    }
+
+
+def _replace(building: Path, out: Path) -> None:
+    """Put the finished parts in place. The manifest goes first and comes back last, so that no reader takes a half for a whole."""
+    (out / "manifest.json").unlink(missing_ok=True)
+    for name in BUILT:
+        target = out / name
+        shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+    for part in sorted(building.iterdir()):
+        part.rename(out / part.name)
+    building.rmdir()
+
+

@@ -1,0 +1,84 @@
+"""Rules: each is a SQL predicate a row must satisfy and the reason it is dropped for when it does not. First failed rule wins.
+
+Order: the source's `where`, the mix's `limits`, its `select` rules. A predicate that is NULL for a row is not satisfied.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import duckdb
+import polars as pl
+
+from columnar.errors import ConfigError, QueryError
+from columnar.query import guard
+from curation.mix import Limits, MixConfig, MixSource
+
+
+class Rule(NamedTuple):
+    """A reason, the predicate that keeps a row, and SQL for the detail told of a row that fails it."""
+
+    stage: str
+    reason: str
+    keep: str
+    detail: str
+
+
+def rules_for(config: MixConfig, source: MixSource) -> list[Rule]:
+    """The rules of one source, in the order they apply."""
+    rules = [Rule("kind", "other_kind", f"kind = '{config.kind}'", "'is a ' || kind")]
+    if source.where:
+        rules.append(Rule("where", "where", source.where, _text(f"not: {source.where}")))
+    for limit in Limits.model_fields:
+        bound = getattr(config.limits, limit)
+        if bound is not None:
+            side, column = limit.split("_", 1)
+            column = f"n_{column}"
+            rules.append(Rule("limits", limit, f"{column} {'<=' if side == 'max' else '>='} {bound}", f"'{column} = ' || {column}"))
+    rules += [Rule("select", reason, keep, _text(f"not: {keep}")) for reason, keep in config.select.items()]
+    return rules
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def statement(rules: list[Rule], columns: str) -> str:
+    """The one SELECT that judges every row of a source: `columns`, then `rule` (number of the first failed one, or NULL) and `detail`."""
+    cases = "\n".join(f"            WHEN ({rule.keep}) IS NOT TRUE THEN {number}" for number, rule in enumerate(rules))
+    details = "\n".join(f"            WHEN {number} THEN {rule.detail}" for number, rule in enumerate(rules))
+    return f"""
+        SELECT {columns},
+          CASE
+{cases}
+          END AS rule,
+          CASE rule
+{details}
+          END AS detail
+        FROM rows"""
+
+
+def judge(connection: duckdb.DuckDBPyConnection, rules: list[Rule], columns: str, source: str) -> pl.DataFrame:
+    """Judge every row behind the connection's `rows` view, in row order.
+
+    Raises:
+        ConfigError: a predicate is not one SQL expression over the columns there are; names the rule.
+    """
+    for rule in rules:
+        check(connection, rule, source)
+    return connection.sql(statement(rules, columns)).pl()
+
+
+def check(connection: duckdb.DuckDBPyConnection, rule: Rule, source: str) -> None:
+    """Refuse a predicate that is not one boolean expression, before any row is judged."""
+    sql = f"SELECT ({rule.keep}) IS TRUE AS keep FROM rows LIMIT 0"
+    try:
+        guard(sql)
+        found: list[Any] = connection.sql(sql).columns
+    except (duckdb.Error, QueryError) as error:
+        raise ConfigError(
+            f"sources[{source}]: rule {rule.reason!r}: {rule.keep}: {str(error).strip()}",
+            "rules are SQL over the columns of rows and signals; see them with: python -m columnar.query DIR 'DESCRIBE rows'",
+        ) from error
+    if found != ["keep"]:
+        raise ConfigError(f"sources[{source}]: rule {rule.reason!r}: {rule.keep}: expected one SQL expression, found {len(found)}")

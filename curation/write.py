@@ -1,0 +1,293 @@
+"""Writes a decided mix in one pass over the sources: kept rows and their columns in id order, dropped rows with their reasons.
+
+    rows/{train,validation}-00000.parquet   in the order of ids: ids are hashes, so this is a shuffle that adding a source does not disturb
+    cols/{signals,...}.parquet              the sidecars, in the same order
+    dropped/part-00000.parquet              every other row: envelope, stage, reason, detail, signals; the text unless it only lost a draw
+
+Kept rows go to a bucket file for each output shard (plain Arrow, on disk), then each bucket is sorted and written: memory is one shard's.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from columnar.record import ENVELOPE, MESSAGE, schema_of
+from columnar.store import ROW_GROUP, Dataset, RowWriter, table_writer
+from curation.decide import Loaded, copy_id
+from curation.mix import MixConfig
+
+SHARD_CHARS = 128_000_000
+TEXTLESS = {"sampled_out", "over_cap", "exact_duplicate", "other_kind"}  # lost a draw, or said word for word by a kept row
+MESSAGE_FIELDS = ("messages", "prompt", "chosen", "rejected")
+SIDE = "\x1f"  # between a sidecar's name and its column, while they travel together
+
+
+@dataclass
+class Plan:
+    """Where each kept row goes: per source, its rows' positions, shard and copy; and how the shards are named."""
+
+    shards: list[str] = field(default_factory=list)  # the split of each shard
+    rows: dict[int, pl.DataFrame] = field(default_factory=dict)  # source -> row, copy, shard
+
+
+def plan_shards(kept: pl.DataFrame, hexes: dict[tuple[int, int], str], shard_rows: int) -> Plan:
+    """Cut each split, in id order, into shards of at most `shard_rows` rows and about `SHARD_CHARS` characters."""
+    plan = Plan()
+    parts = []
+    for split in ("train", "validation"):
+        mine = kept.filter(pl.col("split") == split)
+        copies = mine.with_columns(copy=pl.int_ranges("copies", dtype=pl.UInt16)).explode("copy", empty_as_null=False)
+        again = copies.filter(pl.col("copy") > 0)
+        fresh = [int(copy_id(hexes[s, r], c), 16) for s, r, c in zip(again["source"], again["row"], again["copy"], strict=True)]
+        again = again.with_columns(id=pl.Series(fresh, dtype=pl.UInt64))
+        rows = pl.concat([copies.filter(pl.col("copy") == 0), again]).sort("id")
+        count = max(-(-len(rows) // shard_rows), -(-int(rows["n_chars"].cast(pl.UInt64).sum()) // SHARD_CHARS), 1)
+        if not len(rows) and split == "validation":
+            continue
+        even = (pl.int_range(pl.len()) * count) // pl.len()
+        parts.append(rows.with_columns(shard=(even + len(plan.shards)).cast(pl.UInt32)))
+        plan.shards += [split] * count
+    everything = pl.concat(parts)
+    plan.rows = {
+        int(key[0]): frame
+        for key, frame in everything.select("source", "row", "copy", "shard").partition_by("source", as_dict=True).items()
+    }
+    return plan
+
+
+def with_sidecars(dataset: Dataset, stages: list[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of a dataset with the columns of its sidecars beside them, named `stage SIDE column`."""
+    sides = [pq.ParquetFile(dataset.sidecar(stage)).iter_batches(batch_size=ROW_GROUP) for stage in stages]
+    for file in dataset.row_files:
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=ROW_GROUP):
+            arrays, names = list(batch.columns), list(batch.schema.names)
+            for stage, side in zip(stages, sides, strict=True):
+                columns = next(side)
+                assert columns.num_rows == batch.num_rows, f"{stage} is out of step with the rows of {dataset.path}"
+                arrays += columns.columns[1:]
+                names += [f"{stage}{SIDE}{name}" for name in columns.schema.names[1:]]
+            yield pa.RecordBatch.from_arrays(arrays, names)
+
+
+class Buckets:
+    """One Arrow file on disk for each output shard; what is put in comes out again sorted by id."""
+
+    def __init__(self, directory: Path, count: int) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True)
+        self.writers: list[pa.ipc.RecordBatchFileWriter | None] = [None] * count
+        self.options = pa.ipc.IpcWriteOptions(compression="lz4")
+
+    def put(self, batch: pa.RecordBatch, shards: npt.NDArray[np.uint32]) -> None:
+        """Route each row of the batch to its shard."""
+        order = np.argsort(shards, kind="stable")
+        batch, shards = batch.take(pa.array(order)), shards[order]
+        edges = np.flatnonzero(np.diff(shards)) + 1
+        for start, end in zip([0, *edges], [*edges, len(shards)], strict=True):
+            shard = int(shards[start])
+            writer = self.writers[shard]
+            if writer is None:
+                writer = self.writers[shard] = pa.ipc.new_file(self.directory / f"{shard}.arrow", batch.schema, options=self.options)
+            writer.write_batch(batch.slice(start, end - start))
+
+    def take(self, shard: int) -> pa.Table | None:
+        """The rows of one shard in id order; the bucket is gone afterwards."""
+        writer = self.writers[shard]
+        if writer is None:
+            return None
+        writer.close()
+        path = self.directory / f"{shard}.arrow"
+        table = pa.ipc.open_file(path).read_all()
+        path.unlink()
+        return table.take(pc.sort_indices(table.column("id")))
+
+
+def write_mix(
+    out: Path, config: MixConfig, sources: list[Loaded], decisions: pl.DataFrame, stages: list[str], on_rows: Callable[[int], None]
+) -> RowWriter:
+    """Write rows/, cols/ and dropped/ of a mix into `out`; returns the finished row writer.
+
+    Args:
+        out: an empty directory.
+        decisions: every row's fate (`decide.DECISIONS`).
+        stages: the sidecars that travel with the rows.
+    """
+    kept = decisions.filter(pl.col("split").is_not_null())
+    plan = plan_shards(kept, _hexes_of_repeated(kept, sources), config.shard_rows)
+    buckets = Buckets(out / ".buckets", len(plan.shards))
+    used = _Used()
+    dropped = _Dropped(out / "dropped" / "part-00000.parquet", config)
+    for number, source in enumerate(sources):
+        fates = decisions.filter(pl.col("source") == number)
+        position = 0
+        for batch in with_sidecars(source.dataset, stages):
+            batch = _all_columns(batch, config.kind)
+            end = position + batch.num_rows
+            if number in plan.rows:
+                mine = plan.rows[number].filter(pl.col("row").is_between(position, end - 1))
+                if len(mine):
+                    take = batch.take(pa.array(mine["row"].to_numpy() - position))
+                    used.see(take)
+                    buckets.put(_copies(take, mine["copy"]), mine["shard"].to_numpy())
+            gone = fates.filter(pl.col("row").is_between(position, end - 1) & pl.col("reason").is_not_null())
+            if len(gone):
+                dropped.write(batch.take(pa.array(gone["row"].to_numpy() - position)), gone)
+            position = end
+            on_rows(batch.num_rows)
+    dropped.close()
+    return _write_shards(out, config, plan, buckets, used, stages, sources)
+
+
+def _hexes_of_repeated(kept: pl.DataFrame, sources: list[Loaded]) -> dict[tuple[int, int], str]:
+    again = kept.filter(pl.col("copies") > 1)
+    return {(s, r): f"{i:016x}" for s, r, i in zip(again["source"], again["row"], again["id"], strict=True)}
+
+
+def _all_columns(batch: pa.RecordBatch, kind: str) -> pa.RecordBatch:
+    """Sources have the columns of their own kinds; give each all columns of the mix's kind, so that buckets agree."""
+    arrays, fields = [], []
+    for wanted in schema_of([kind]):
+        present = wanted.name in batch.schema.names
+        arrays.append(batch.column(wanted.name).cast(wanted.type) if present else pa.nulls(batch.num_rows, wanted.type))
+        fields.append(wanted)
+    for name in batch.schema.names:
+        if SIDE in name:
+            arrays.append(batch.column(name))
+            fields.append(pa.field(name, batch.schema.field(name).type))
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _copies(batch: pa.RecordBatch, copies: pl.Series) -> pa.RecordBatch:
+    """Repeated copies get ids of their own and the original as parent; a `copy` number for cols/select travels along."""
+    numbers = copies.to_list()
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    if any(numbers):
+        ids = columns["id"].to_pylist()
+        parents = columns["parents"].to_pylist()
+        columns["id"] = pa.array([copy_id(i, c) for i, c in zip(ids, numbers, strict=True)])
+        columns["parents"] = pa.array(
+            [[i] if c else p for i, c, p in zip(ids, numbers, parents, strict=True)], ENVELOPE.field("parents").type
+        )
+    columns[f"select{SIDE}copy"] = pa.array(numbers, pa.uint16())
+    return pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
+
+
+class _Used:
+    """Which optional columns and message fields hold anything: the rest is left out, since TRL and chat templates trip over nulls."""
+
+    def __init__(self) -> None:
+        self.columns: set[str] = set()
+        self.message: set[str] = {"role", "content"}
+
+    def see(self, batch: pa.RecordBatch) -> None:
+        for name in batch.schema.names:
+            column = batch.column(name)
+            if column.null_count < len(column):
+                self.columns.add(name)
+                if name in MESSAGE_FIELDS:
+                    flat = pc.list_flatten(column)
+                    self.message.update(f.name for i, f in enumerate(flat.type) if flat.field(i).null_count < len(flat))
+
+    def schema(self, kind: str) -> pa.Schema:
+        needed = {"messages", "prompt", "chosen", "rejected", "candidates", *ENVELOPE.names}
+        message = pa.list_(pa.struct([f for f in MESSAGE if f.name in self.message]))
+        fields = [f for f in schema_of([kind]) if f.name in needed or f.name in self.columns]
+        return pa.schema([pa.field(f.name, message) if f.name in MESSAGE_FIELDS else f for f in fields])
+
+
+def _narrow(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with the schema's columns, message structs cut to the schema's fields."""
+    columns = []
+    for wanted in schema:
+        column = table.column(wanted.name)
+        if wanted.name in MESSAGE_FIELDS and column.type != wanted.type:
+            column = pa.chunked_array([_narrow_list(chunk, wanted.type) for chunk in column.chunks], wanted.type)
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _narrow_list(lists: pa.ListArray, kind: pa.ListType) -> pa.ListArray:
+    flat = pc.list_flatten(lists)
+    structs = pa.StructArray.from_arrays([flat.field(f.name) for f in kind.value_type], fields=list(kind.value_type))
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, structs, type=kind, mask=pc.is_null(lists) if lists.null_count else None)
+
+
+class _Dropped:
+    """The dropped rows, in source and row order."""
+
+    def __init__(self, path: Path, config: MixConfig) -> None:
+        path.parent.mkdir(parents=True)
+        self.path, self.config = path, config
+        self.writer: pq.ParquetWriter | None = None
+
+    def write(self, batch: pa.RecordBatch, fates: pl.DataFrame) -> None:
+        text = pa.array(~fates["reason"].is_in(list(TEXTLESS)).to_numpy())
+        columns = {}
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            stage, _, plain = name.rpartition(SIDE)
+            if stage == "signals":
+                columns[plain] = column
+            elif not stage:
+                columns[name] = column if name in ENVELOPE.names else pc.if_else(text, column, pa.nulls(len(column), column.type))
+        for name in ("stage", "reason", "detail"):
+            columns[name] = fates[name].to_arrow().cast(pa.string())
+        table = pa.table(columns)
+        if self.writer is None:
+            self.writer = table_writer(self.path, table.schema)
+        self.writer.write_table(table, row_group_size=ROW_GROUP)
+
+    def close(self) -> None:
+        if self.writer is None:
+            schema = pa.schema([*schema_of([self.config.kind]), ("stage", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
+            self.writer = table_writer(self.path, schema)
+        self.writer.close()
+
+
+def _write_shards(
+    out: Path, config: MixConfig, plan: Plan, buckets: Buckets, used: _Used, stages: list[str], sources: list[Loaded]
+) -> RowWriter:
+    schema = used.schema(config.kind)
+    rows = RowWriter(out, schema, shard_rows=1 << 62)
+    sides: dict[str, pq.ParquetWriter] = {}
+    numbers = {"train": 0, "validation": 0}
+    for shard, split in enumerate(plan.shards):
+        table = buckets.take(shard)
+        if table is None:
+            table = _nothing(config.kind, sources, stages)
+        rows.start_shard(f"{split}-{numbers[split]:05d}")
+        numbers[split] += 1
+        for batch in _narrow(table, schema).to_batches(ROW_GROUP):
+            rows.write(batch)
+        rows.close()
+        table = table.append_column(f"select{SIDE}split", pa.array([split] * len(table), pa.string()))
+        for stage in [*stages, "select"]:
+            mine = [n for n in table.schema.names if n.startswith(stage + SIDE)]
+            side = pa.table([table.column("id"), *(table.column(n) for n in mine)], ["id", *(n.partition(SIDE)[2] for n in mine)])
+            if stage not in sides:
+                (out / "cols").mkdir(exist_ok=True)
+                sides[stage] = table_writer(out / "cols" / f"{stage}.parquet", side.schema)
+            sides[stage].write_table(side, row_group_size=ROW_GROUP)
+    for stage, writer in sides.items():
+        writer.add_key_value_metadata({"stage": stage, "key": "mix", "rows_sha256": rows.content.hexdigest()})
+        writer.close()
+    shutil.rmtree(buckets.directory)
+    return rows
+
+
+def _nothing(kind: str, sources: list[Loaded], stages: list[str]) -> pa.Table:
+    """An empty shard with all columns (a mix from which everything was dropped can still be opened and asked why)."""
+    first = next(with_sidecars(sources[0].dataset, stages), None)
+    batch = _all_columns(first.slice(0, 0), kind) if first is not None else pa.RecordBatch.from_pylist([], schema_of([kind]))
+    return pa.Table.from_batches([_copies(batch, pl.Series([], dtype=pl.UInt16))])
