@@ -1,0 +1,162 @@
+"""Banded locality-sensitive hashing: which rows share a band of their MinHash signature, and so may be near-duplicates.
+
+In:   signatures (uint32, rows x permutations) in batches, each with the numbers of its rows and of the scopes they are compared in.
+Out:  `Buckets`: the candidate rows, and for each of them and each band the bucket it shares with others.
+Why:  two rows of Jaccard similarity j agree in a band of r values with probability j**r, so in one of b bands with
+      1 - (1 - j**r)**b (`recall`): only pairs that share a bucket are ever compared (Leskovec, Rajaraman, Ullman,
+      Mining of Massive Datasets, section 3.4).
+
+    found = find_buckets([(numpy.arange(len(signatures)), signatures, None)], len(signatures), bands=18, rows=6)
+
+A band of a row becomes one 64-bit word: its hash above, the row's number below. Sorting the words of a band puts its buckets
+side by side; that is all. No compiled code: numpy sorts such words at memory speed. Beyond `IN_MEMORY` words the bands lie
+in temporary files and only one of them is in memory at a time; both ways give the same buckets, whatever the batches.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+IN_MEMORY = 1 << 25  # words of 8 bytes over all bands: 256 MB, two million rows in 16 bands
+RECALL_AT_THRESHOLD = 0.85
+_MIX, _MIX2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
+_BLOCK = 512  # rows hashed at once: signatures and scratch stay in the second-level cache
+
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+
+
+class Buckets(NamedTuple):
+    """Rows that share at least one band with another row.
+
+    `rows` int64 ascending: the candidates. `bucket` int32 (candidates, bands): number of the candidate's bucket in that band,
+    -1 where it is alone. `sizes` int64 (buckets,): members of each.
+    """
+
+    rows: np.ndarray
+    bucket: np.ndarray
+    sizes: np.ndarray
+
+
+def recall(jaccard: float, bands: int, rows: int) -> float:
+    """Probability that a pair of this similarity shares a bucket."""
+    return float(1 - (1 - jaccard**rows) ** bands)
+
+
+def choose_bands(threshold: float, num_perm: int) -> tuple[int, int]:
+    """(bands, rows per band): the longest bands, hence the fewest candidates, that still find `RECALL_AT_THRESHOLD` of the pairs
+    exactly at the threshold (all pairs above it are found more often)."""
+    for rows in range(num_perm, 1, -1):
+        if recall(threshold, num_perm // rows, rows) >= RECALL_AT_THRESHOLD:
+            return num_perm // rows, rows
+    return num_perm, 1
+
+
+def band_words(signatures: np.ndarray, numbers: np.ndarray, scopes: np.ndarray | None, bands: int, rows: int, low: int) -> np.ndarray:
+    """uint64 (bands, signatures): hash of the band above, the row's number in the `low` lowest bits.
+
+    Rows of different scopes get different hashes, so they never meet.
+    """
+    count = len(signatures)
+    words = np.empty((bands, count), np.uint64)
+    keep = ~np.uint64((1 << low) - 1)
+    for start in range(0, count, _BLOCK):
+        block = np.ascontiguousarray(signatures[start : start + _BLOCK, : bands * rows].T.astype(np.uint64))
+        block = block.reshape(bands, rows, -1)
+        state = np.full((bands, block.shape[2]), _MIX)
+        if scopes is not None:
+            state ^= scopes[start : start + _BLOCK].astype(np.uint64) * _MIX2
+        for row in range(rows):
+            state ^= block[:, row]
+            state *= _MIX2
+            state ^= state >> np.uint64(32)
+        state *= _MIX
+        words[:, start : start + _BLOCK] = (state & keep) | numbers[start : start + _BLOCK].astype(np.uint64)
+    return words
+
+
+def find_buckets(batches: Iterable[Batch], total: int, bands: int, rows: int, in_memory: int = IN_MEMORY) -> Buckets:
+    """All buckets with at least two members.
+
+    Args:
+        batches: (row numbers below `total`, signatures, scopes or None); a row without a signature is simply not there.
+        total: an upper bound of the row numbers: with it the words are laid out.
+        in_memory: words that may be held in memory; more go to temporary files, one for each band.
+    """
+    low = max(1, (max(total, 1) - 1).bit_length())
+    with tempfile.TemporaryDirectory(prefix="lsh-") as folder:
+        shelf = _Shelf(bands, Path(folder) if total * bands > in_memory else None)
+        for numbers, signatures, scopes in batches:
+            shelf.add(band_words(signatures, numbers, scopes, bands, rows, low))
+        candidate = np.zeros(total, np.bool_)
+        for band, words in shelf.drain():
+            shared = _shared(words, low)
+            candidate[_numbers(shared, low)] = True
+            shelf.put(band, shared)
+        return _assemble(shelf, np.flatnonzero(candidate), total, bands, low)
+
+
+def _shared(words: np.ndarray, low: int) -> np.ndarray:
+    """The words whose hash another word has too, sorted."""
+    words.sort()
+    same = (words[1:] ^ words[:-1]) >> np.uint64(low) == 0
+    member = np.zeros(len(words), np.bool_)
+    member[1:] = same
+    member[:-1] |= same
+    return words[member]
+
+
+def _numbers(words: np.ndarray, low: int) -> np.ndarray:
+    return (words & np.uint64((1 << low) - 1)).astype(np.int64)
+
+
+def _assemble(shelf: _Shelf, candidates: np.ndarray, total: int, bands: int, low: int) -> Buckets:
+    place = np.full(total, -1, np.int32)
+    place[candidates] = np.arange(len(candidates), dtype=np.int32)
+    bucket = np.full((len(candidates), bands), -1, np.int32)
+    sizes: list[np.ndarray] = []
+    first = 0
+    for band, words in shelf.drain():
+        if len(words):
+            starts = np.concatenate([[True], (words[1:] ^ words[:-1]) >> np.uint64(low) != 0])
+            group = np.cumsum(starts) - 1
+            bucket[place[_numbers(words, low)], band] = group + first
+            sizes.append(np.bincount(group))
+            first += int(group[-1]) + 1
+    return Buckets(candidates, bucket, np.concatenate(sizes) if sizes else np.zeros(0, np.int64))
+
+
+class _Shelf:
+    """The words of each band: arrays in memory, or one file a band in `folder`."""
+
+    def __init__(self, bands: int, folder: Path | None) -> None:
+        self.bands, self.folder = bands, folder
+        self.arrays: list[list[np.ndarray]] = [[] for _ in range(bands)]
+
+    def add(self, words: np.ndarray) -> None:
+        for band in range(self.bands):
+            if self.folder is None:
+                self.arrays[band].append(words[band])
+            else:
+                with (self.folder / str(band)).open("ab") as file:
+                    words[band].tofile(file)
+
+    def put(self, band: int, words: np.ndarray) -> None:
+        if self.folder is None:
+            self.arrays[band] = [words]
+        else:
+            words.tofile(self.folder / str(band))
+
+    def drain(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Each band's words once; what is not put back is gone."""
+        for band in range(self.bands):
+            if self.folder is None:
+                pieces, self.arrays[band] = self.arrays[band], []
+                yield band, np.concatenate(pieces) if pieces else np.zeros(0, np.uint64)
+            else:
+                path = self.folder / str(band)
+                yield band, np.fromfile(path, np.uint64) if path.exists() else np.zeros(0, np.uint64)

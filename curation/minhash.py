@@ -1,0 +1,166 @@
+"""MinHash signatures of rows, in datasketch's own hash families, and the n-gram sets they stand for.
+
+In:   a batch of rows. Out: the column `minhash` (fixed-size list of uint32; null where a row has no token), row for row.
+Why:  stored once per dataset as `cols/minhash.parquet` (`sign`), a later run, another mix or a new source reuses them.
+
+A row's n-grams: those of each of its turns (tokens: decontam.ngrams); none crosses turns; a turn shorter than n tokens is
+one n-gram. `by: row` takes every turn, `by: prompt` the user turns of the prompt. System turns are left out unless
+`system: true`: one long system prompt shared by a whole source would make all its conversations look alike.
+An n-gram's base hash is the upper half of its 64-bit hash; from there on the values are datasketch's, bit for bit, so
+`datasketch.MinHash(hashvalues=..., scheme=...)` continues with them (`scheme: legacy` is datasketch 1's family).
+
+    .venv/bin/python -m curation.dedup out/tiny        # signs what is not signed yet
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, model_validator
+
+from columnar.config import Config
+from columnar.store import Dataset, annotate
+from curation.lsh import choose_bands
+
+VERSION = 1
+PROMPT_COLUMNS = ("messages", "prompt")
+TEXT_COLUMNS = (*PROMPT_COLUMNS, "chosen", "rejected", "candidates")
+
+
+class NearConfig(Config):
+    """How near-duplicates are found: `near:` of a mix, flags of `python -m curation.dedup`."""
+
+    threshold: float = Field(0.7, gt=0, le=1)  # exact n-gram Jaccard with the kept row from which a row is a duplicate
+    by: Literal["row", "prompt"] = "row"
+    ngram: int = Field(5, ge=1, le=64)
+    num_perm: int = Field(112, ge=8, le=1024)
+    bands: int | None = Field(None, ge=1)
+    rows: int | None = Field(None, ge=1)  # signature slots in a band; bands and rows follow from threshold and num_perm when not given
+    system: bool = False
+    scheme: Literal["affine32", "legacy"] = "affine32"
+    seed: int = 1
+
+    @model_validator(mode="after")
+    def _bands_fit(self) -> NearConfig:
+        if (self.bands is None) != (self.rows is None):
+            raise ValueError("bands and rows belong together: give both or neither")
+        if self.bands and self.rows and self.bands * self.rows > self.num_perm:
+            raise ValueError(f"{self.bands} bands of {self.rows} rows need {self.bands * self.rows} permutations, num_perm is {self.num_perm}")
+        return self
+
+    @property
+    def banding(self) -> tuple[int, int]:
+        """(bands, rows per band)."""
+        return (self.bands, self.rows) if self.bands and self.rows else choose_bands(self.threshold, self.num_perm)
+
+    @property
+    def stage(self) -> str:
+        """The sidecar that holds the signatures."""
+        return "minhash" if self.by == "row" else "minhash_prompt"
+
+    @property
+    def signature(self) -> dict[str, object]:
+        """What a signature depends on: the threshold and the banding may change without signing again."""
+        return self.model_dump(include={"by", "ngram", "num_perm", "system", "scheme", "seed"})
+
+
+class Turns(NamedTuple):
+    """The texts of one column of a batch: text i is `data[offsets[i]:offsets[i+1]]`, belongs to row `owner[i]` (ascending), counts if `chosen[i]`."""
+
+    data: np.ndarray
+    offsets: np.ndarray
+    owner: np.ndarray
+    chosen: np.ndarray
+
+
+def sign(dataset: Dataset, near: NearConfig, on_batch: Callable[[int], None] | None = None) -> bool:
+    """Write the signature column of a dataset unless it is there already; True if it did work."""
+    columns = list(PROMPT_COLUMNS if near.by == "prompt" else TEXT_COLUMNS)
+    return annotate(dataset, near.stage, VERSION, near.signature, lambda batch: signatures(batch, near), columns, on_batch=on_batch)
+
+
+def signatures(batch: pa.RecordBatch, near: NearConfig) -> pa.RecordBatch:
+    """One column `minhash`, as many rows as the batch."""
+    from curation.kernels import sign_texts
+    from decontam.ngrams import fold_table
+
+    a, b = permutations(near)
+    values = np.full((batch.num_rows, near.num_perm), 0xFFFFFFFF, np.uint32)
+    seen = np.zeros(batch.num_rows, np.bool_)
+    for turns in turns_of(batch, near):
+        sign_texts(*turns, fold_table(), near.ngram, a, b, near.scheme == "legacy", values, seen)
+    flat = pa.array(values.ravel())
+    column = pa.FixedSizeListArray.from_arrays(flat, near.num_perm, mask=pa.array(~seen))
+    return pa.RecordBatch.from_arrays([column], ["minhash"])
+
+
+def permutations(near: NearConfig) -> tuple[np.ndarray, np.ndarray]:
+    """datasketch's coefficients (uint64) for this number of permutations, seed and scheme."""
+    from datasketch import MinHash
+
+    a, b = MinHash(num_perm=near.num_perm, seed=near.seed, scheme=near.scheme).permutations
+    return a.astype(np.uint64), b.astype(np.uint64)
+
+
+def matrix(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """(rows that have a signature, their signatures uint32): what `signatures` wrote, as numpy."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    rows = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
+    return rows, column.flatten().to_numpy().reshape(-1, column.type.list_size)
+
+
+def gram_sets(batch: pa.RecordBatch, near: NearConfig, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct n-grams (uint64) of the wanted rows (ascending numbers), one row after the other, and how many each has."""
+    from curation.kernels import distinct, grams_of_texts
+    from decontam.ngrams import fold_table
+
+    place = np.full(batch.num_rows, -1, np.int64)
+    place[wanted] = np.arange(len(wanted))
+    pieces, owners = [], []
+    for turns in turns_of(batch, near):
+        chosen = turns.chosen & (place[turns.owner] >= 0)
+        lengths = np.diff(turns.offsets)[chosen]
+        grams = np.empty(int(lengths.sum()), np.uint64)  # never more tokens than bytes
+        counts = np.zeros(len(wanted), np.int64)
+        total = grams_of_texts(turns.data, turns.offsets, place[turns.owner], chosen, fold_table(), near.ngram, grams, counts)
+        pieces.append(grams[:total])
+        owners.append(np.repeat(np.arange(len(wanted)), counts))
+    if not pieces:
+        return np.zeros(0, np.uint64), np.zeros(len(wanted), np.int64)
+    grams, owner = np.concatenate(pieces), np.concatenate(owners)
+    if len(pieces) > 1:
+        order = np.argsort(owner, kind="stable")
+        grams, owner = grams[order], owner[order]
+    counts = np.bincount(owner, minlength=len(wanted)).astype(np.int64)
+    total = distinct(grams, counts)
+    return grams[:total], counts
+
+
+def turns_of(batch: pa.RecordBatch, near: NearConfig) -> Iterator[Turns]:
+    """The texts that count, column by column, without copying them."""
+    from decontam.ngrams import texts_of_column
+
+    for name in PROMPT_COLUMNS if near.by == "prompt" else TEXT_COLUMNS:
+        if name not in batch.schema.names:
+            continue
+        column = batch.column(name)
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+        turns = column.flatten()
+        if not len(turns):
+            continue
+        chosen = np.ones(len(turns), np.bool_)
+        if name != "candidates":
+            role = turns.field("role")
+            refused = pc.not_equal(role, "user") if near.by == "prompt" else pc.equal(role, "system")
+            if near.by == "prompt" and near.system:
+                refused = pc.and_(refused, pc.not_equal(role, "system"))
+            elif near.system:
+                refused = pa.array(np.zeros(len(turns), np.bool_))
+            chosen = ~pc.fill_null(refused, True).to_numpy(zero_copy_only=False)
+        texts = texts_of_column(turns.field("content"))
+        yield Turns(texts.data, texts.offsets, np.repeat(np.arange(batch.num_rows), lengths), chosen)
