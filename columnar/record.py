@@ -258,9 +258,9 @@ def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
             if value:
                 flat.extend(value)
             offsets.append(len(flat))
-        nulls = pa.array([value is None for value in values])
+        nulls = pa.array([value is None for value in values], pa.bool_())
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), _array(flat, kind.value_type), type=kind, mask=nulls)
     if pa.types.is_struct(kind):
         fields = [_array([None if v is None else v.get(f.name) for v in values], f.type) for f in kind]
-        return pa.StructArray.from_arrays(fields, fields=list(kind), mask=pa.array([v is None for v in values]))
+        return pa.StructArray.from_arrays(fields, fields=list(kind), mask=pa.array([v is None for v in values], pa.bool_()))
     return pa.array(values, kind)
