@@ -15,57 +15,18 @@ An n-gram's base hash is the upper half of its 64-bit hash; from there on the va
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, model_validator
 
-from columnar.config import Config
 from columnar.store import Dataset, annotate
-from curation.lsh import choose_bands
+from curation.dedup import NearConfig
 
 VERSION = 1
 PROMPT_COLUMNS = ("messages", "prompt")
 TEXT_COLUMNS = (*PROMPT_COLUMNS, "chosen", "rejected", "candidates")
-
-
-class NearConfig(Config):
-    """How near-duplicates are found: `near:` of a mix, flags of `python -m curation.dedup`."""
-
-    threshold: float = Field(0.7, gt=0, le=1)  # exact n-gram Jaccard with the kept row from which a row is a duplicate
-    by: Literal["row", "prompt"] = "row"
-    ngram: int = Field(5, ge=1, le=64)
-    num_perm: int = Field(112, ge=8, le=1024)
-    bands: int | None = Field(None, ge=1)
-    rows: int | None = Field(None, ge=1)  # signature slots in a band; bands and rows follow from threshold and num_perm when not given
-    system: bool = False
-    scheme: Literal["affine32", "legacy"] = "affine32"
-    seed: int = 1
-
-    @model_validator(mode="after")
-    def _bands_fit(self) -> NearConfig:
-        if (self.bands is None) != (self.rows is None):
-            raise ValueError("bands and rows belong together: give both or neither")
-        if self.bands and self.rows and self.bands * self.rows > self.num_perm:
-            raise ValueError(f"{self.bands} bands of {self.rows} rows need {self.bands * self.rows} permutations, num_perm is {self.num_perm}")
-        return self
-
-    @property
-    def banding(self) -> tuple[int, int]:
-        """(bands, rows per band)."""
-        return (self.bands, self.rows) if self.bands and self.rows else choose_bands(self.threshold, self.num_perm)
-
-    @property
-    def stage(self) -> str:
-        """The sidecar that holds the signatures."""
-        return "minhash" if self.by == "row" else "minhash_prompt"
-
-    @property
-    def signature(self) -> dict[str, object]:
-        """What a signature depends on: the threshold and the banding may change without signing again."""
-        return self.model_dump(include={"by", "ngram", "num_perm", "system", "scheme", "seed"})
 
 
 class Turns(NamedTuple):
