@@ -103,7 +103,7 @@ def load_source(
             )
     _clear(out, force)
     shape, words = _shape(spec, files)
-    writer = store.RowWriter(out, schema_of([shape.kind]))
+    writer = store.RowWriter(out, schema_of(shape.kinds))
     counts: dict[str, Any] = {"in": 0, "rows": 0, "rejects": 0, "records": 0, "kinds": {}, "format": shape.name, "mapping": words}
     problems: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
@@ -140,7 +140,7 @@ def load_source(
         raise RejectedRows(_too_many(first, counts, limit, out), "fix the file, or raise max_reject to accept the loss")
     identity = {
         "name": spec.name,
-        "kind": shape.kind,
+        "kind": "+".join(counts["kinds"]) or shape.kinds[0],
         "stage": {"name": "load", "version": VERSION},
         "key": key,
         "config": spec.model_dump(),
@@ -227,7 +227,7 @@ def _drafts(record: RawRecord, shape: Shape) -> list[Draft]:
         raise Bad(*record.problem)
     drafts = shape.rows(record.value)
     if not drafts:
-        raise Bad("", "a record that gives no row", f"at least one {shape.kind} row")
+        raise Bad("", "a record that gives no row", f"at least one row of kind {' or '.join(shape.kinds)}")
     return drafts
 
 

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from columnar.errors import ConfigError, InputError
-from columnar.formats import chat, instruction
+from columnar.formats import candidates, chat, comparisons, instruction, ours, pairs, prompts, strings, tasks, trees
 from columnar.formats.shape import Record, Shape
 
 SHAPES: tuple[Shape, ...] = (
+    ours.ROWS,
+    trees.OASST,
+    trees.OASST_PAIRS,
+    pairs.CHOSEN_REJECTED,
+    candidates.UNPAIRED,
+    comparisons.COMPARISON,
+    candidates.CANDIDATES,
+    candidates.SOLUTIONS,
+    candidates.RANKED,
+    prompts.RLVR,
+    strings.BAIZE,
     chat.SHAREGPT,
     chat.MESSAGES,
+    tasks.TASK_FILE,
+    tasks.SEED_TASKS,
+    tasks.TASK_ROWS,
+    candidates.MODEL_OUTPUTS,
+    prompts.PERSONA,
+    prompts.BENCHMARK,
     instruction.ALPACA,
     instruction.DOLLY,
+    instruction.COLUMNS,
     instruction.PROMPT_COMPLETION,
+    prompts.PROMPT,
 )
 NAMES = [shape.name for shape in SHAPES]
 

@@ -192,5 +192,5 @@ def _is_sharegpt(fields: set[str], samples: list[Record]) -> str | None:
     return found if found and ".from ->" in found else None
 
 
-MESSAGES = Shape("messages", "sft", _match, _rows)
-SHAREGPT = Shape("sharegpt", "sft", _is_sharegpt, _rows)
+MESSAGES = Shape("messages", ("sft",), _match, _rows)
+SHAREGPT = Shape("sharegpt", ("sft",), _is_sharegpt, _rows)

@@ -68,6 +68,19 @@ def _fields(fields: set[str]) -> tuple[str, str, str | None] | None:
     return (question, answer, first_of(fields, THOUGHTS)) if question and answer and question != answer else None
 
 
+def _flan_match(fields: set[str], samples: list[Record]) -> str | None:
+    if fields == {"c0", "c1"}:
+        return "a table without header: first column -> user, second -> assistant"
+    if fields == {"c0", "c1", "c2"}:
+        return "a table without header, as in FLAN's chain of thought: c0 -> user, c2 (the reasoning) + blank line + c1 (the answer) -> assistant"
+    return None
+
+
+def _flan(record: Record) -> list[Draft]:
+    said = joined(optional(record, "c2"), text(record, "c1"))
+    return [{"kind": "sft", "messages": [user(text(record, "c0")), assistant(said)], "meta": rest(record, "c0", "c1", "c2")}]
+
+
 def _pc_match(fields: set[str], samples: list[Record]) -> str | None:
     found = _fields(fields)
     if found is None:
@@ -99,6 +112,7 @@ def _pc(record: Record) -> list[Draft]:
     return [{"kind": "sft", "messages": messages, "meta": rest(record, question, answer, cot or answer, system or answer)}]
 
 
-ALPACA = Shape("alpaca", "sft", _alpaca_match, _alpaca)
-DOLLY = Shape("dolly", "sft", _dolly_match, _dolly)
-PROMPT_COMPLETION = Shape("prompt_completion", "sft", _pc_match, _pc)
+ALPACA = Shape("alpaca", ("sft",), _alpaca_match, _alpaca)
+COLUMNS = Shape("unnamed_columns", ("sft",), _flan_match, _flan)
+DOLLY = Shape("dolly", ("sft",), _dolly_match, _dolly)
+PROMPT_COMPLETION = Shape("prompt_completion", ("sft",), _pc_match, _pc)

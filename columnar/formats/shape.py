@@ -23,7 +23,7 @@ class Shape(NamedTuple):
     """One family of records."""
 
     name: str
-    kind: str
+    kinds: tuple[str, ...]
     match: Callable[[set[str], list[Record]], str | None]
     rows: Callable[[Record], list[Draft]]
 

@@ -1,0 +1,93 @@
+"""OpenAssistant message trees: the best-ranked path as a conversation (`oasst`), or ranked siblings as pairs (`oasst_pairs`).
+
+    {"message_tree_id": "…", "prompt": {"text": "Hi", "role": "prompter", "replies": [{"text": "Hello", "rank": 0, "replies": []}, …]}}
+
+The path goes down from the root and takes the reply of lowest rank (unranked ones last, then the order of the file); deleted replies
+are passed over; it ends with the assistant. A pair is the best and the worst of the ranked assistant replies to one message.
+The whole tree stays in `meta` (of the first row), so no branch is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from columnar.formats.chat import ROLE_OF
+from columnar.formats.shape import Bad, Draft, Record, Shape, decoded
+from columnar.record import describe
+
+Node = dict[str, Any]
+
+
+def _root(record: Record) -> tuple[str, Node]:
+    for field in ("prompt", "tree", "message"):
+        value = decoded(record.get(field))
+        if isinstance(value, dict) and "text" in value:
+            return field, value
+    raise Bad("prompt", describe(record.get("prompt")), "a message with text and replies")
+
+
+def _match(fields: set[str], samples: list[Record]) -> str | None:
+    if "message_tree_id" not in fields or not samples or not isinstance(decoded(samples[0].get("prompt")), dict):
+        return None
+    return "the best-ranked path of each tree -> messages (format oasst_pairs gives pairs of ranked replies)"
+
+
+def _message(node: Node, path: str) -> dict[str, Any]:
+    role = ROLE_OF.get(node.get("role", ""))
+    if role not in ("user", "assistant"):
+        raise Bad(f"{path}.role", describe(node.get("role")), "prompter or assistant")
+    if not isinstance(node.get("text"), str):
+        raise Bad(f"{path}.text", describe(node.get("text")), "text")
+    return {"role": role, "content": node["text"]}
+
+
+def _replies(node: Node) -> list[tuple[int, Node]]:
+    """The replies that stand, best first, each with its position in the file."""
+    replies = [(i, reply) for i, reply in enumerate(node.get("replies") or ()) if isinstance(reply, dict) and not reply.get("deleted")]
+    return sorted(replies, key=lambda found: (found[1].get("rank") is None, found[1].get("rank") or 0, found[0]))
+
+
+def _best_path(record: Record) -> list[Draft]:
+    field, node = _root(record)
+    path, messages, ids = field, [_message(node, field)], [node.get("message_id")]
+    while replies := _replies(node):
+        at, node = replies[0]
+        path += f".replies[{at}]"
+        messages.append(_message(node, path))
+        ids.append(node.get("message_id"))
+    while messages and messages[-1]["role"] != "assistant":
+        messages.pop()
+    if not messages:
+        raise Bad(field, "a tree without an assistant's reply", "at least one")
+    return [{"kind": "sft", "messages": messages, "meta": {**record, "path": ids[: len(messages)]}}]
+
+
+def _pairs(record: Record) -> list[Draft]:
+    field, root = _root(record)
+    rows = list(_ranked(root, [], field))
+    for i, row in enumerate(rows):
+        row["meta"] = dict(record) if i == 0 else {"message_tree_id": record.get("message_tree_id")}
+    return rows
+
+
+def _ranked(node: Node, before: list[dict[str, Any]], path: str) -> Iterator[Draft]:
+    thread = [*before, _message(node, path)]
+    replies = _replies(node)
+    ranked = [(at, reply) for at, reply in replies if reply.get("rank") is not None and reply.get("role") == "assistant"]
+    if len(ranked) >= 2 and thread[-1]["role"] == "user":
+        (best_at, best), (worst_at, worst) = ranked[0], ranked[-1]
+        yield {
+            "kind": "pair",
+            "prompt": thread,
+            "chosen": [_message(best, f"{path}.replies[{best_at}]")],
+            "rejected": [_message(worst, f"{path}.replies[{worst_at}]")],
+            "chosen_score": -float(best["rank"]),
+            "rejected_score": -float(worst["rank"]),
+        }
+    for at, reply in replies:
+        yield from _ranked(reply, thread, f"{path}.replies[{at}]")
+
+
+OASST = Shape("oasst", ("sft",), _match, _best_path)
+OASST_PAIRS = Shape("oasst_pairs", ("pair",), lambda fields, samples: None, _pairs)
