@@ -141,7 +141,7 @@ def write_table(path: Path, table: pa.Table, metadata: dict[str, str] | None = N
 
 
 class RowWriter:
-    """Writes a dataset's rows as shards `rows/PREFIX-00000.parquet`, keeping count and the hash of the ids.
+    """Writes a dataset's rows as shards `rows/PREFIX-00000.parquet`, keeping count, the hash of the ids and, once closed, of the content.
 
     Shards are whole or absent. Rows arrive as Arrow batches in their final order; the same rows give the same bytes.
     """
@@ -164,9 +164,7 @@ class RowWriter:
     def write(self, batch: pa.RecordBatch) -> None:
         """Append rows (columns in any order; those the schema lacks are left out)."""
         batch = batch.select(self.schema.names).cast(self.schema)
-        ids = "".join(batch.column("id").to_pylist())
-        self.ids.update(ids.encode())
-        self.content.update((ids + "".join(batch.column("hash").to_pylist())).encode())
+        self.ids.update("".join(batch.column("id").to_pylist()).encode())
         self.rows += batch.num_rows
         self._pending.append(batch)
         self._pending_rows += batch.num_rows
@@ -193,6 +191,7 @@ class RowWriter:
         assert self._open is not None
         temporary, writer, _ = self._open
         writer.close()
+        self.content.update(file_sha256(temporary).encode())  # every byte counts: `hash` does not see case, spaces or meta
         temporary.replace(temporary.with_name(temporary.name[1 : -len(".tmp")]))
         self.shard += 1
         self._open = self._name = None
