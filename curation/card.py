@@ -83,7 +83,7 @@ def funnel(counts: dict[str, Any]) -> str:
 
 def funnel_rows(counts: dict[str, Any]) -> list[dict[str, Any]]:
     """The funnel as rows of a table: one line a source and a total, one column a reason that occurred."""
-    reasons = list(counts["by_reason"])
+    reasons = sorted(counts["by_reason"], key=lambda reason: (-counts["by_reason"][reason], reason))
     lines = []
     for name, c in [*counts["by_source"].items(), ("total", counts)]:
         dropped = c["dropped"] if name != "total" else counts["by_reason"]
