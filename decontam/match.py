@@ -1,0 +1,335 @@
+"""The matching kernel: rows of text against the n-gram table of the benchmarks, one pass, with evidence.
+
+In: the texts of a batch, grouped by row, and a `Table` (see decontam/index.py). Out: which rows hold a unit (one field of one
+benchmark item), and for each such row, turn and unit one line of evidence. For every row:
+
+    1. all texts become tokens; every n-gram is looked up: a Bloom filter first, the hash table for what passes it
+    2. each distinct n-gram found marks its places in the units; a unit's coverage = its tokens inside marked n-grams / its tokens
+    3. for units that reach the tokens they need: the longest common run of tokens and its place on both sides, turn by turn
+
+`tests/decontam/oracle.py` computes the same from lists of words.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from decontam.ngrams import U, characters, roll, tokenise
+
+NEVER, ANYWHERE, WHOLE_TURN = range(3)  # where a whole unit counts as a hit below the tokens it needs (Table.whole)
+
+# the columns of evidence
+ROW, TEXT, UNIT, COVERED, COVERED_ALL, RUN, RUN_CHARACTERS, START, END, ITEM_FROM, TURN_COVERED, TURN_TOKENS = range(12)
+EVIDENCE = 12
+
+SLOT_SHIFT, BLOOM_SHIFT, BIT_SHIFT, BIT_MASK = U(20), U(40), U(6), U(63)
+
+
+class Table(NamedTuple):
+    """All units of all benchmarks, for the kernel. Tokens of all units stand in one row; unit u has tokens `unit_at[u]:unit_at[u + 1]`."""
+
+    lengths: np.ndarray  # int64: n, then the token counts of units shorter than n that are looked up whole
+    bloom: np.ndarray  # uint64, two bits an n-gram
+    keys: np.ndarray  # uint64, open addressing: hash of the n-gram
+    grams: np.ndarray  # int32: its number, -1 for an empty slot
+    posting_at: np.ndarray  # int64: n-gram g stands at tokens postings[posting_at[g]:posting_at[g + 1]]
+    postings: np.ndarray  # int32, ascending
+    tokens: np.ndarray  # uint64: hash of each token
+    unit_of: np.ndarray  # int32: the unit of each token
+    gram_of: np.ndarray  # int32: the n-gram that begins at each token, or -1
+    unit_at: np.ndarray  # int64
+    needed: np.ndarray  # int32: tokens of the unit that must be covered by n-grams that are not common
+    held: np.ndarray  # int32: tokens that make it certain that a text holds the unit (see decontam/common.py)
+    whole: np.ndarray  # uint8: NEVER, ANYWHERE or WHOLE_TURN
+    common: np.ndarray  # bool: n-grams that anybody might write; they do not count towards `needed`
+    owner: np.ndarray  # int32: the benchmark of each unit
+
+
+class Scratch(NamedTuple):
+    """Marks of one thread; a mark is set when it equals the clock, so nothing is ever cleared."""
+
+    clock: np.ndarray
+    gram_seen: np.ndarray
+    gram_held: np.ndarray
+    token_seen: np.ndarray
+    unit_seen: np.ndarray
+    unit_count: np.ndarray
+    units: np.ndarray
+    skip_cover: np.ndarray
+    first_user: np.ndarray  # int32: the first source that used an n-gram on its own, -1 for none
+    common: np.ndarray  # bool: n-grams that two sources used on their own
+
+
+def scratch_for(table: Table) -> Scratch:
+    """Marks for one thread: about 30 bytes a token of the benchmarks."""
+    grams, tokens, units = len(table.posting_at) - 1, len(table.tokens), len(table.unit_at) - 1
+    longest = int(np.diff(table.unit_at).max(initial=0))
+    return Scratch(
+        clock=np.zeros(1, np.int64),
+        gram_seen=np.zeros(grams, np.int64),
+        gram_held=np.zeros(grams, np.int64),
+        token_seen=np.zeros(tokens, np.int64),
+        unit_seen=np.zeros(units, np.int64),
+        unit_count=np.zeros(units, np.int32),
+        units=np.zeros(units, np.int32),
+        skip_cover=np.zeros(longest, np.bool_),
+        first_user=np.full(grams, -1, np.int32),
+        common=np.zeros(grams, np.bool_),
+    )
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def fill_table(hashes, bloom, keys, grams, numbers):  # type: ignore[no-untyped-def]
+    """Put n-grams into an empty table; `numbers[i]` becomes the number of n-gram i. Returns how many differ."""
+    count = 0
+    mask = len(keys) - 1
+    for i in range(len(hashes)):
+        h = hashes[i]
+        word = np.int64(h >> BLOOM_SHIFT) & (len(bloom) - 1)
+        bloom[word] |= (U(1) << (h & BIT_MASK)) | (U(1) << ((h >> BIT_SHIFT) & BIT_MASK))
+        slot = np.int64(h >> SLOT_SHIFT) & mask
+        while grams[slot] >= 0 and keys[slot] != h:
+            slot = (slot + 1) & mask
+        if grams[slot] < 0:
+            grams[slot] = count
+            keys[slot] = h
+            count += 1
+        numbers[i] = grams[slot]
+    return count
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def scan_rows(data, offsets, row_at, order, fold, table, scratch, skip_budget, evidence, users, skip_own):  # type: ignore[no-untyped-def]
+    """Scan rows; returns (row hit or not, lines of evidence).
+
+    Args:
+        data, offsets: the texts (decontam.ngrams.Texts).
+        row_at, order: row r has the texts `order[row_at[r]:row_at[r + 1]]`.
+        skip_budget: how many tokens of a run may differ (Llama 2); 0 counts plain n-gram coverage.
+        evidence: False only marks rows.
+        users: the source of each row, to note which n-grams sources use on their own (into scratch); empty: do not.
+        skip_own: a unit of the row's own source does not count as held (benchmarks read as if they were data).
+    """
+    rows = len(row_at) - 1
+    hit_rows = np.zeros(rows, np.bool_)
+    out = np.empty((64, EVIDENCE), np.int64)
+    found = 0
+    size, widest = 1, 1
+    for row in range(rows):
+        length = 0
+        for k in range(row_at[row], row_at[row + 1]):
+            length += offsets[order[k] + 1] - offsets[order[k]]
+        size, widest = max(size, length), max(widest, row_at[row + 1] - row_at[row])
+    hashes, grams, candidates = np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty(size, np.int64)
+    starts, ends = np.empty(size, np.int64), np.empty(size, np.int64)
+    token_at, hit_at = np.zeros(widest + 1, np.int64), np.zeros(widest + 1, np.int64)
+    positions, numbers = np.empty(1024, np.int64), np.empty(1024, np.int32)
+    n = table.lengths[0]
+    for row in range(rows):
+        scratch.clock[0] += 1
+        now = scratch.clock[0]
+        tokens, hits, texts = 0, 0, row_at[row + 1] - row_at[row]
+        for j in range(texts):
+            text = order[row_at[row] + j]
+            count = tokenise(data, offsets[text], offsets[text + 1], fold, hashes[tokens:], starts[tokens:], ends[tokens:])
+            for length in table.lengths:
+                made = roll(hashes[tokens:], count, length, grams)
+                passed = 0
+                for i in range(made):
+                    h = grams[i]
+                    word = table.bloom[np.int64(h >> BLOOM_SHIFT) & (len(table.bloom) - 1)]
+                    candidates[passed] = i
+                    passed += np.int64((word >> (h & BIT_MASK)) & (word >> ((h >> BIT_SHIFT) & BIT_MASK)) & U(1))
+                if hits + passed > len(positions):
+                    positions, numbers = _grown(positions, hits + passed), _grown(numbers, hits + passed)
+                for c in range(passed):
+                    number = _find(table, grams[candidates[c]])
+                    if number >= 0:
+                        positions[hits], numbers[hits] = tokens + candidates[c], number
+                        hits += 1
+            tokens += count
+            token_at[j + 1], hit_at[j + 1] = tokens, hits
+        if hits == 0:
+            continue
+        touched = _mark_units(table, scratch, numbers, hits, now)
+        for i in range(touched):
+            unit = scratch.units[i]
+            length = table.unit_at[unit + 1] - table.unit_at[unit]
+            span = min(n, length)
+            if skip_budget == 0 and scratch.unit_count[unit] * span < min(table.needed[unit], length):
+                continue
+            own, every = _coverage(table, scratch, unit, span, now)
+            if len(users) and every >= table.held[unit] and not (skip_own and table.owner[unit] == users[row]):
+                for x in range(table.unit_at[unit], table.unit_at[unit + 1]):
+                    if table.gram_of[x] >= 0:
+                        scratch.gram_held[table.gram_of[x]] = now
+            if skip_budget:
+                args = (hashes, token_at, texts, positions, numbers, hit_at, skip_budget)
+                own = every = _skip_coverage(table, scratch, unit, n, args)
+            if own >= table.needed[unit] or (table.whole[unit] != NEVER and every == length):
+                hit_rows[row] = True
+                for j in range(texts if evidence else 0):
+                    if found == len(out):
+                        out = _grown(out, found + 1)
+                    line = out[found]
+                    _best_run(table, unit, span, hashes, token_at, j, positions, numbers, hit_at, line)
+                    if line[TURN_COVERED]:
+                        text = order[row_at[row] + j]
+                        line[ROW], line[TEXT], line[UNIT], line[COVERED], line[COVERED_ALL] = row, text, unit, own, every
+                        _place(data, offsets[text], starts, ends, line)
+                        found += 1
+        if len(users):
+            _note_users(scratch, numbers, hits, now, users[row])
+    return hit_rows, out[:found]
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _find(table, h):  # type: ignore[no-untyped-def]
+    mask = len(table.keys) - 1
+    slot = np.int64(h >> SLOT_SHIFT) & mask
+    while table.grams[slot] >= 0:
+        if table.keys[slot] == h:
+            return table.grams[slot]
+        slot = (slot + 1) & mask
+    return -1
+
+
+@njit(nogil=True, cache=True)
+def _grown(array, size):  # type: ignore[no-untyped-def]
+    bigger = np.empty((max(size, 2 * len(array)), *array.shape[1:]), array.dtype)
+    bigger[: len(array)] = array
+    return bigger
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _mark_units(table, scratch, numbers, hits, now):  # type: ignore[no-untyped-def]
+    """Mark every place of every distinct n-gram that was found; returns how many units were touched (their list is in scratch)."""
+    touched = 0
+    for i in range(hits):
+        gram = numbers[i]
+        if scratch.gram_seen[gram] == now:
+            continue
+        scratch.gram_seen[gram] = now
+        for z in range(table.posting_at[gram], table.posting_at[gram + 1]):
+            x = table.postings[z]
+            unit = table.unit_of[x]
+            if scratch.unit_seen[unit] != now:
+                scratch.unit_seen[unit] = now
+                scratch.unit_count[unit] = 0
+                scratch.units[touched] = unit
+                touched += 1
+            scratch.unit_count[unit] += 1
+            scratch.token_seen[x] = now
+    return touched
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _coverage(table, scratch, unit, span, now):  # type: ignore[no-untyped-def]
+    """Tokens of the unit inside the n-grams found: (those that are not common, all)."""
+    own, every, own_left, every_left = 0, 0, 0, 0
+    for x in range(table.unit_at[unit], table.unit_at[unit + 1]):
+        if scratch.token_seen[x] == now:
+            every_left = span
+            if not table.common[table.gram_of[x]]:
+                own_left = span
+        own += own_left > 0
+        every += every_left > 0
+        own_left -= 1
+        every_left -= 1
+    return own, every
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _first_posting(table, gram, unit):  # type: ignore[no-untyped-def]
+    """Place in `postings` of the first token of the unit at which the n-gram stands; -1 for none."""
+    low, high = table.posting_at[gram], table.posting_at[gram + 1]
+    stop, first = high, table.unit_at[unit]
+    while low < high:
+        middle = (low + high) >> 1
+        if table.postings[middle] < first:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < stop and table.postings[low] < table.unit_at[unit + 1] else -1
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _best_run(table, unit, span, hashes, token_at, j, positions, numbers, hit_at, line):  # type: ignore[no-untyped-def]
+    """Longest common run of text j and the unit, and how many tokens of the text lie in n-grams of the unit, into `line`.
+
+    Every maximal run of at least `span` tokens is found at its first n-gram. START and END are token numbers here.
+    """
+    first, last = table.unit_at[unit], table.unit_at[unit + 1]
+    best, covered, covered_to = 0, 0, -1
+    line[START], line[END], line[ITEM_FROM] = 0, 0, 0
+    for i in range(hit_at[j], hit_at[j + 1]):
+        z = _first_posting(table, numbers[i], unit)
+        if z < 0:
+            continue
+        p = positions[i]
+        covered += p + span - max(p, covered_to)
+        covered_to = p + span
+        while best < last - first and z < table.posting_at[numbers[i] + 1] and table.postings[z] < last:
+            x = table.postings[z]
+            if p == token_at[j] or x == first or hashes[p - 1] != table.tokens[x - 1]:
+                run = span
+                while p + run < token_at[j + 1] and x + run < last and hashes[p + run] == table.tokens[x + run]:
+                    run += 1
+                if run > best:
+                    best = run
+                    line[START], line[END], line[ITEM_FROM] = p, p + run, x - first
+            z += 1
+    line[RUN], line[TURN_COVERED], line[TURN_TOKENS] = best, covered, token_at[j + 1] - token_at[j]
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _skip_coverage(table, scratch, unit, n, args):  # type: ignore[no-untyped-def]
+    """Tokens of the unit inside runs longer than n that begin with n equal tokens, differ in at most `budget` places and end equal."""
+    hashes, token_at, texts, positions, numbers, hit_at, budget = args
+    first, last = table.unit_at[unit], table.unit_at[unit + 1]
+    scratch.skip_cover[: last - first] = False
+    for j in range(texts):
+        for i in range(hit_at[j], hit_at[j + 1]):
+            z = _first_posting(table, numbers[i], unit)
+            while 0 <= z < table.posting_at[numbers[i] + 1] and table.postings[z] < last:
+                x, p = table.postings[z], positions[i]
+                z += 1
+                if p != token_at[j] and x != first and hashes[p - 1] == table.tokens[x - 1]:
+                    continue  # inside a run that was already followed from its beginning
+                run, step, missed = n, n, 0
+                while p + step < token_at[j + 1] and x + step < last and missed <= budget:
+                    if hashes[p + step] == table.tokens[x + step]:
+                        run = step + 1
+                    else:
+                        missed += 1
+                    step += 1
+                if run > n:
+                    scratch.skip_cover[x - first : x - first + run] = True
+    return np.int64(scratch.skip_cover[: last - first].sum())
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _place(data, text_start, starts, ends, line):  # type: ignore[no-untyped-def]
+    """Token numbers of the run into character offsets of the text, and its length in characters without separators."""
+    first, last = line[START], line[END]
+    line[RUN_CHARACTERS] = 0
+    for token in range(first, last):
+        line[RUN_CHARACTERS] += characters(data, starts[token], ends[token])
+    begin = characters(data, text_start, starts[first])
+    line[END] = begin + characters(data, starts[first], ends[last - 1])
+    line[START] = begin
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _note_users(scratch, numbers, hits, now, user):  # type: ignore[no-untyped-def]
+    """Note the n-grams this row uses without holding a unit they belong to."""
+    for i in range(hits):
+        gram = numbers[i]
+        if scratch.gram_held[gram] != now:
+            if scratch.first_user[gram] < 0:
+                scratch.first_user[gram] = user
+            elif scratch.first_user[gram] != user:
+                scratch.common[gram] = True

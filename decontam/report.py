@@ -1,0 +1,100 @@
+"""The report of a scan: what was found, by benchmark and by source, and what could not be seen. JSON, and tables for the terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from columnar.store import write_json
+from decontam.rules import DecontamConfig
+
+if TYPE_CHECKING:
+    from columnar.store import Dataset
+    from decontam.index import Index
+
+BY_SOURCE = """
+    SELECT r.source, h.benchmark, count(DISTINCT h.id) AS rows, count(DISTINCT h.item_id) AS items
+    FROM read_parquet(?) h JOIN read_parquet(?) r ON h.id = r.id
+    GROUP BY ALL ORDER BY ALL
+"""
+ITEMS = "SELECT benchmark, count(DISTINCT item_id) AS items, count(DISTINCT id) AS rows FROM read_parquet(?) GROUP BY ALL"
+ROWS = """
+    SELECT r.source, count(*) AS rows, count(*) FILTER (c.contaminated) AS contaminated,
+           count(*) FILTER (c.verdict = 'report') AS report, count(*) FILTER (c.verdict = 'drop') AS drop
+    FROM read_parquet(?) c POSITIONAL JOIN read_parquet(?) r
+    GROUP BY ALL ORDER BY ALL
+"""
+
+
+def make_report(dataset: Dataset, index: Index, wanted: DecontamConfig, out: Path, key: str) -> dict[str, Any]:
+    """Count what the scan wrote, write report.json, return it."""
+    import duckdb
+
+    hits, cols = str(out / "hits" / "decontam.parquet"), str(out / "cols" / "decontam.parquet")
+    rows = [str(file) for file in dataset.row_files]
+    with duckdb.connect() as database:
+        database.execute("SET memory_limit = '800MB'")
+        pairs = database.execute(BY_SOURCE, [hits, rows]).fetchall()
+        found = {name: (items, held) for name, items, held in database.execute(ITEMS, [hits]).fetchall()}
+        sources = database.execute(ROWS, [cols, rows]).fetchall()
+    rule = index.rule
+    benchmarks = []
+    for benchmark, seen in zip(index.benchmarks, index.seen, strict=True):
+        items, held = found.get(benchmark.name, (0, 0))
+        by_source = {s: {"rows": r, "items": i, "share": round(i / seen.items, 6)} for s, name, r, i in pairs if name == benchmark.name}
+        over = sorted(s for s, line in by_source.items() if line["share"] > rule.dataset_share)
+        benchmarks.append(
+            {
+                "benchmark": benchmark.name,
+                "policy": benchmark.spec.policy,
+                "action": getattr(wanted.policy, benchmark.spec.policy),
+                "items": seen.items,
+                "unseeable": {"items": seen.unseeable, "empty": seen.empty, "short": seen.short, "same": seen.same},
+                "hit": items,
+                "share": round(items / seen.items, 6),
+                "rows": held,
+                "by_source": by_source,
+                "verdict": "contaminated" if over else "touched" if items else "clean",
+                "sources_over": over,
+                "fields": benchmark.spec.fields,
+                "deciding": benchmark.spec.deciding or benchmark.spec.fields,
+                "decide": benchmark.spec.decide,
+                "guessed": benchmark.guessed,
+                "license": benchmark.spec.license,
+                "content": benchmark.content,
+            }
+        )
+    report = {
+        "key": key,
+        "rule": {"preset": rule.name, "source": rule.source, "n": rule.n, "coverage": rule.coverage, "strict": rule.strict},
+        "scanned": {"roles": rule.roles, "fields": wanted.fields},
+        "dataset_share": rule.dataset_share,
+        "common_ngrams": int(index.table.common.sum()),
+        "ngrams": len(index.table.common),
+        "rows": {name: sum(line[i] for line in sources) for i, name in enumerate(("all", "contaminated", "report", "drop"), start=1)},
+        "benchmarks": benchmarks,
+        "sources": [
+            {
+                "source": source,
+                "rows": count,
+                "contaminated": hit,
+                "report": kept,
+                "drop": drop,
+                "over": sorted(b["benchmark"] for b in benchmarks if source in b["sources_over"]),
+            }
+            for source, count, hit, kept, drop in sources
+        ],
+        "paraphrase": "not checked",
+    }
+    write_json(out / "report.json", report)
+    return report
+
+
+def read_report(out: Path, key: str) -> dict[str, Any] | None:
+    """The report of an earlier scan with this key, when there is one."""
+    try:
+        report: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return report if report.get("key") == key else None

@@ -1,0 +1,254 @@
+"""Scan a dataset, or any file the loaders read, for benchmark items, with evidence.
+
+    python -m decontam.scan out/tiny --benchmarks tulu3                        # names from the registry (--list shows them)
+    python -m decontam.scan chats.jsonl --benchmarks my.yaml --preset tulu3 --out out/scan --fail-on unseen
+
+In a dataset directory it writes
+    cols/decontam.parquet   id, contaminated, benchmark (the worst), coverage, verdict (clean, report, drop), reason: one line a row
+    hits/decontam.parquet   one line for each turn of a row and field of an item that share text, with spans on both sides
+    report.json             per benchmark and source what was found, and what could not be seen
+Exit code 4 when --fail-on dev|unseen|any asks for it.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from columnar.errors import StoreError
+from decontam.rules import DecontamConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from columnar.store import Dataset
+    from decontam.index import Index
+    from decontam.match import Scratch
+
+STAGE = "decontam"
+VERSION = 1
+PIECE_BYTES = 16 << 20  # rows are decoded in pieces of about this much text
+Result = TypeVar("Result")
+
+
+class Piece(NamedTuple):
+    """A row group of a row file."""
+
+    file: Path
+    group: int
+    rows: int
+    batch_rows: int  # decode so many rows at a time
+
+
+def scan_dataset(
+    dataset: Dataset,
+    wanted: DecontamConfig,
+    out: Path | None = None,
+    threads: int | None = None,
+    force: bool = False,
+    on_rows: Callable[[int], None] | None = None,
+    index: Index | None = None,
+) -> dict[str, Any]:
+    """Scan every row of a dataset; writes cols/, hits/ and report.json and returns the report. Same key: nothing is done again.
+
+    Args:
+        out: where to write; None: into the dataset.
+        threads: None: one a core. The result does not depend on it.
+        on_rows: told how many rows each finished piece had, for progress; rows are passed twice when common n-grams are looked for.
+        index: made by `decontam.index.build_index` from the same config, when there is one already.
+
+    Raises:
+        ConfigError, InputError: about the benchmarks.
+    """
+    from columnar.store import sidecar_key, stage_key
+    from decontam.benchmarks import load_benchmarks
+    from decontam.index import build_index
+    from decontam.report import make_report, read_report
+
+    rule = wanted.rule()
+    index = index or build_index(load_benchmarks(wanted.benchmarks, wanted.root), rule)
+    said = wanted.model_dump(exclude={"fail_on", "benchmarks", "root"})
+    key = stage_key(STAGE, VERSION, said, [index.key, dataset.content])
+    out = out or dataset.path
+    files = [out / "cols" / f"{STAGE}.parquet", out / "hits" / f"{STAGE}.parquet"]
+    if not force and all(sidecar_key(file) == key for file in files):
+        report = read_report(out, key)
+        if report is not None:
+            return report
+    threads = threads or os.cpu_count() or 1
+    (out / "report.json").unlink(missing_ok=True)
+    marks = None
+    if rule.common:
+        index, marks = _without_common(dataset, index, wanted, threads, on_rows)
+    _write(dataset, index, wanted, marks, files, key, threads, on_rows)
+    return make_report(dataset, index, wanted, out, key)
+
+
+def _without_common(
+    dataset: Dataset, index: Index, wanted: DecontamConfig, threads: int, on_rows: Callable[[int], None] | None
+) -> tuple[Index, list[np.ndarray] | None]:
+    """The index with common n-grams marked; with several sources also, for each piece, which rows are worth a second look."""
+    import duckdb
+
+    from decontam.common import common_in_benchmarks, merge_users, with_common
+    from decontam.found import mark_batch
+
+    common = common_in_benchmarks(index)
+    names = duckdb.execute("SELECT DISTINCT source FROM read_parquet(?) ORDER BY 1", [[str(f) for f in dataset.row_files]]).fetchall()
+    if len(names) < 2:
+        return with_common(index, common), None
+    number = {name: i for i, (name,) in enumerate(names)}
+
+    def mark(piece: Piece, scratch: Scratch) -> np.ndarray:
+        import numpy as np
+
+        found = []
+        for batch in read_piece(piece, ["source", *wanted.fields]):
+            users = np.array([number[s] for s in batch.column("source").to_pylist()], np.int32)
+            found.append(mark_batch(batch, index, scratch, users, wanted.fields))
+        return np.concatenate(found) if found else np.zeros(0, bool)
+
+    marks = []
+    scratches: list[Scratch] = []
+    for piece, found in over_pieces(dataset, index, mark, threads, scratches):
+        marks.append(found)
+        if on_rows:
+            on_rows(piece.rows)
+    return with_common(index, common | merge_users(scratches)), marks
+
+
+def _write(
+    dataset: Dataset,
+    index: Index,
+    wanted: DecontamConfig,
+    marks: list[np.ndarray] | None,
+    files: list[Path],
+    key: str,
+    threads: int,
+    on_rows: Callable[[int], None] | None,
+) -> None:
+    import pyarrow as pa
+
+    from columnar.store import ROW_GROUP, table_writer, whole_file
+    from decontam.found import COLUMNS, HITS, scan_batch
+
+    numbers = {piece[:2]: i for i, piece in enumerate(pieces_of(dataset))}
+
+    def scan(piece: Piece, scratch: Scratch) -> tuple[pa.Table, pa.Table]:
+        columns, hits, at = [], [], 0
+        mark = None if marks is None else marks[numbers[piece[:2]]]
+        names = ["id", *wanted.fields] if mark is None or mark.any() else ["id"]
+        for batch in read_piece(piece, names):
+            chosen = None if mark is None else mark[at : at + batch.num_rows]
+            at += batch.num_rows
+            made = scan_batch(batch if chosen is None else batch.filter(pa.array(chosen)), index, wanted.policy, wanted.fields, scratch)
+            columns.append(_with_ids(batch, made[0], chosen))
+            hits.append(made[1])
+        schema = pa.schema([("id", pa.string()), *COLUMNS])
+        return pa.Table.from_batches(columns, schema), pa.Table.from_batches(hits, HITS)
+
+    said = {"stage": STAGE, "key": key, "rows_sha256": dataset.content}
+    with whole_file(files[0]) as cols_file, whole_file(files[1]) as hits_file:
+        schema = pa.schema([("id", pa.string()), *COLUMNS])
+        with table_writer(cols_file, schema, said) as cols, table_writer(hits_file, HITS, said) as hits_writer:
+            for piece, (columns, hits) in over_pieces(dataset, index, scan, threads, []):
+                cols.write_table(columns, row_group_size=ROW_GROUP)
+                if hits.num_rows:
+                    hits_writer.write_table(hits, row_group_size=ROW_GROUP)
+                if on_rows:
+                    on_rows(piece.rows)
+
+
+def _with_ids(batch: pa.RecordBatch, made: pa.RecordBatch, chosen: np.ndarray | None) -> pa.RecordBatch:
+    """The verdict columns behind the ids of all rows; rows that were not looked at again are clean."""
+    import numpy as np
+    import pyarrow as pa
+
+    if chosen is not None:
+        clean = pa.RecordBatch.from_pylist([{"contaminated": False, "coverage": 0.0, "verdict": "clean"}], made.schema)
+        at = np.zeros(batch.num_rows, np.int64)
+        at[chosen] = np.arange(1, made.num_rows + 1)
+        made = pa.Table.from_batches([clean, made]).combine_chunks().to_batches()[0].take(pa.array(at))
+    ids = batch.column("id").cast(pa.string())
+    return pa.RecordBatch.from_arrays([ids, *made.columns], ["id", *made.schema.names])
+
+
+def pieces_of(dataset: Dataset) -> list[Piece]:
+    """The row groups of a dataset, in row order."""
+    import pyarrow.parquet as pq
+
+    pieces = []
+    for file in dataset.row_files:
+        metadata = pq.read_metadata(file)
+        for group in range(metadata.num_row_groups):
+            part = metadata.row_group(group)
+            each = max(part.total_byte_size // max(part.num_rows, 1), 1)
+            pieces.append(Piece(file, group, part.num_rows, int(min(max(PIECE_BYTES // each, 1), 65_536))))
+    return pieces
+
+
+def read_piece(piece: Piece, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """A piece's rows, a few MB at a time; columns the file lacks are left out."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(piece.file) as parquet:
+        names = [name for name in columns if name in parquet.schema_arrow.names]
+        yield from parquet.iter_batches(piece.batch_rows, row_groups=[piece.group], columns=names, use_threads=False)
+
+
+def over_pieces(
+    dataset: Dataset, index: Index, work: Callable[[Piece, Scratch], Result], threads: int, scratches: list[Scratch]
+) -> Iterator[tuple[Piece, Result]]:
+    """`work` of every piece in a pool of threads, results in row order, at most two pieces a thread in flight.
+
+    Args:
+        scratches: filled with the threads' marks, one each.
+    """
+    from decontam.match import scratch_for
+
+    free: queue.SimpleQueue[Scratch] = queue.SimpleQueue()
+    for _ in range(threads):
+        scratches.append(scratch_for(index.table))
+        free.put(scratches[-1])
+
+    def task(piece: Piece) -> Result:
+        scratch = free.get()
+        try:
+            return work(piece, scratch)
+        finally:
+            free.put(scratch)
+
+    waiting: deque[tuple[Piece, Future[Result]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for piece in pieces_of(dataset):
+                waiting.append((piece, pool.submit(task, piece)))
+                if len(waiting) >= 2 * threads:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            for first, future in waiting:
+                yield first, future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def recheck(dataset: Dataset, wanted: DecontamConfig) -> None:
+    """Scan what is left after removal; it must be clean of everything that was to be dropped.
+
+    Raises:
+        StoreError: it is not.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report = scan_dataset(dataset, wanted, Path(folder))
+    left = report["rows"]["drop"]
+    if left:
+        raise StoreError(
+            f"{dataset.path}: {left} rows still hold benchmark items after removal", "this is an error of ours: please report it"
+        )
