@@ -40,6 +40,8 @@ def explain_mistake(error: Exception, connection: duckdb.DuckDBPyConnection) -> 
         return QueryError(text.partition("\n")[0], "ask for fewer columns or rows: the text columns are the large ones")
     if "Deprecated lambda arrow" in text:
         return QueryError("the lambda arrow x -> ... is gone", "write lambda x: ...")
+    if "syntax error" in text and re.search(r"\bat\b", text, re.IGNORECASE):
+        return QueryError(text, 'at is a reserved word of SQL: write "at"')
     return QueryError(text)
 
 

@@ -2,8 +2,8 @@
 
     connect(["out/tiny"]).sql("SELECT source, count(*) FROM rows GROUP BY 1")
 
-Views of a dataset: `rows` (the rows with the columns of every sidecar beside them), `text` (the row files alone: fast by id),
-`dropped`, `hits_NAME` for each evidence table, `flags`, `flags_log`, `rejects`, `manifest`, `manifest_inputs`, `manifest_outputs`, `funnel`.
+Views of a dataset: `rows` (rows with every sidecar's columns beside them), `text` (the row files alone: fast by id),
+`dropped`, `hits_NAME` for each evidence table, and those over its JSON files (columnar.jsonviews).
 With several datasets each is a schema (`tiny.rows`), the first two also `a.rows` and `b.rows`; the first one's views need no prefix.
 A part that a dataset does not have is an empty view with the usual columns. Nothing is copied: a view reads its files when asked.
 """
@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from columnar.errors import StoreError
+from columnar.jsonviews import json_views, literal, quoted
 from columnar.record import SCHEMA
 from columnar.store import Dataset, open_dataset
 
@@ -106,21 +107,16 @@ def schema_names(datasets: Sequence[Dataset], names: Sequence[str] | None = None
     return unique
 
 
-def quoted(name: str) -> str:
-    """A name as SQL writes it, whatever it holds."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(value: str) -> str:
-    """A text as SQL writes it."""
-    return "'" + value.replace("'", "''") + "'"
-
-
 def _create(connection: duckdb.DuckDBPyConnection, dataset: Dataset, schema: str, aliases: list[str]) -> None:
     for name in (schema, *aliases):
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(name)}")
     for view, select in views(dataset).items():
-        connection.execute(f"CREATE VIEW {quoted(schema)}.{quoted(view)} AS {select}")
+        try:
+            connection.execute(f"CREATE VIEW {quoted(schema)}.{quoted(view)} AS {select}")
+        except duckdb.Error as error:  # a file that is damaged where only DuckDB looks
+            raise StoreError(
+                f"{dataset.path}: view {view}: {str(error).strip()}", "run the command that makes the dataset again"
+            ) from error
         for alias in aliases:
             if alias != schema:
                 connection.execute(f"CREATE VIEW {alias}.{quoted(view)} AS FROM {quoted(schema)}.{quoted(view)}")
@@ -154,7 +150,7 @@ def views(dataset: Dataset) -> dict[str, str]:
         **{f"hits_{name}": f"SELECT * FROM {_parquet([file])}" for name, file in hits.items()},
         **{f"hits_{name}": _empty(columns) for name, columns in EVIDENCE.items() if name not in hits},
     }
-    return found | _json_views(root)
+    return found | json_views(root)
 
 
 def rows_view(dataset: Dataset) -> str:
@@ -204,8 +200,8 @@ def exposed_names(rows: Sequence[str], sidecars: dict[str, list[str]]) -> dict[t
 
 def _in_step(dataset: Dataset, stage: str, file: Path) -> bool:
     """True: made for exactly these rows, line by line. False: carries no hash of ours, to be joined by id."""
-    metadata = pq.read_schema(file).metadata or {}
-    made_for, lines = metadata.get(b"rows_sha256"), _count(file)
+    footer = pq.read_metadata(file)
+    made_for, lines = (footer.metadata or {}).get(b"rows_sha256"), footer.num_rows
     if made_for is None:
         ids = pq.read_table(file, columns=["id"]).column("id")
         if len(ids.unique()) != lines:
@@ -269,57 +265,6 @@ def sql_type(kind: pa.DataType) -> str:
     if pa.types.is_struct(kind):
         return "STRUCT(" + ", ".join(f"{quoted(field.name)} {sql_type(field.type)}" for field in kind) + ")"
     return {pa.string(): "VARCHAR", pa.int64(): "BIGINT", pa.float64(): "DOUBLE", pa.bool_(): "BOOLEAN"}[kind]
-
-
-def _json_views(root: Path) -> dict[str, str]:
-    """Views over the JSON files. They are read line by line as text: a file that appears later is seen, a damaged line spoils no other."""
-
-    def lines(name: str) -> str:
-        return f"""(
-            SELECT number AS line, text, CASE WHEN json_valid(text) AND json_type(text) = 'OBJECT' THEN text::JSON END AS entry
-            FROM (SELECT unnest(t) AS text, generate_subscripts(t, 1) AS number
-                  FROM (SELECT string_split(content, chr(10)) AS t FROM read_text({literal(str(root / name))})))
-            WHERE trim(text, chr(13) || ' ') <> '')"""
-
-    def fields(source: str, names: str, kind: str = "VARCHAR") -> str:
-        return ", ".join(f"({source} ->> '$.{name}')::{kind} AS {quoted(name)}" for name in names.split())
-
-    manifest = f"(SELECT content::JSON AS manifest FROM read_text({literal(str(root / 'manifest.json'))}))"
-    identity = "manifest -> '$.identity'"
-    return {
-        "flags_log": f"""
-            SELECT line, {fields("entry", "id flag note who at")}, coalesce((entry ->> '$.undo')::BOOLEAN, false) AS undo,
-              CASE WHEN entry ->> '$.id' IS NULL OR entry ->> '$.flag' IS NULL THEN 'no object with id and flag: ' || text END AS problem
-            FROM {lines("flags.jsonl")}""",
-        "flags": f"""
-            SELECT {fields("last", "id flag note who at")}
-            FROM (SELECT max_by(entry, line) AS last FROM {lines("flags.jsonl")}
-                  WHERE entry ->> '$.id' IS NOT NULL AND entry ->> '$.flag' IS NOT NULL GROUP BY entry ->> '$.id', entry ->> '$.flag')
-            WHERE NOT coalesce((last ->> '$.undo')::BOOLEAN, false)""",
-        "rejects": f"""
-            SELECT line, {fields("entry", "source file")}, (entry ->> '$.line')::BIGINT AS file_line,
-              {fields("entry", "path found expected")}, coalesce(entry, to_json(text)) AS entry
-            FROM {lines("rejects.jsonl")}""",
-        "manifest": f"""
-            SELECT {fields(identity, "name kind stage key")}, {fields(identity, "seed rows", "BIGINT")},
-              {fields(identity, "rows_sha256 ids_sha256")}, (manifest ->> '$.circumstance.finished')::TIMESTAMPTZ AS finished,
-              (manifest ->> '$.circumstance.seconds')::DOUBLE AS seconds, manifest FROM {manifest}""",
-        "manifest_inputs": f"""
-            SELECT {fields("input", "source uri revision sha256 license amount")}, {fields("input", "rows bytes", "BIGINT")}, input
-            FROM (SELECT unnest(({identity} -> '$.inputs')::JSON[]) AS input FROM {manifest})""",
-        "manifest_outputs": f"""
-            SELECT {fields("output", "path")}, {fields("output", "bytes", "BIGINT")}, {fields("output", "sha256")}
-            FROM (SELECT unnest(({identity} -> '$.outputs')::JSON[]) AS output FROM {manifest})""",
-        "funnel": f"""
-            WITH s AS (SELECT key AS source, value AS c FROM {manifest} AS m, json_each({identity} -> '$.counts.by_source'))
-            SELECT source, step, rows FROM (
-                SELECT source, 1 AS n, 'in' AS step, (c ->> '$.in')::BIGINT AS rows FROM s
-                UNION ALL SELECT source, 2, 'rejected', (c ->> '$.rejected')::BIGINT FROM s
-                UNION ALL SELECT source, 3, d.key, (d.value ->> '$')::BIGINT FROM s, json_each(c -> '$.dropped') AS d
-                UNION ALL SELECT source, 4, 'copies', (c ->> '$.copies')::BIGINT FROM s
-                UNION ALL SELECT source, 5, 'out', (c ->> '$.out')::BIGINT FROM s)
-            WHERE rows IS NOT NULL ORDER BY source, n, rows DESC""",
-    }
 
 
 def columns_of(connection: duckdb.DuckDBPyConnection, view: str = "rows") -> dict[str, Any]:
