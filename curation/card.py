@@ -29,7 +29,7 @@ def card(manifest: dict[str, Any], directory: Path) -> str:
     parts = [
         _metadata(identity, directory),
         f"# {identity['name']}\n\n{about}",
-        f"{counts['out']:,} rows ({splits}), {counts['tokens']:,} tokens ({counts['tokens_by']}). Ids hash `{identity['ids_sha256'][:16]}`.",
+        f"{counts['out']:,} rows ({splits}), {counts['tokens']:,} tokens ({counts['tokens_by']}); ids `{identity['ids_sha256'][:16]}`.",
         "## Composition\n\n" + composition(counts),
         "## What was dropped, and why\n\n" + funnel(counts),
         "Every dropped row is in `dropped/` with its reason: `python -m columnar.explain DIR ID` tells the story of one row.",
@@ -116,11 +116,11 @@ def decontamination(report: dict[str, Any] | None) -> str:
     rows = [
         {
             "benchmark": b["benchmark"],
-            "split": b.get("tag") or b.get("split") or "",
+            "use": b["policy"],
             "items": b["items"],
             "cannot be seen": b["unseeable"],
             "items hit": b["items_hit"],
-            "rows dropped": b["rows_hit"],
+            "rows that hold them": b["rows_hit"],
         }
         for b in report["benchmarks"]
     ]

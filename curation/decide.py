@@ -6,6 +6,7 @@ duplicates, near duplicates, contamination, and only then the draw, so that the 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,17 +52,15 @@ class Loaded:
 
 
 def judge_sources(config: MixConfig, sources: list[Loaded]) -> pl.DataFrame:
-    """Every row of every source with the verdict of the rules; the text hashes ride along for the duplicate search."""
+    """Every row of every source with the verdict of the rules; `key` and `score` ride along for the duplicate search."""
+    by = config.dedup.by if config.dedup else "row"
+    score = (config.dedup.score if config.dedup else None) or ("chosen_score" if config.kind == "pair" else "NULL::DOUBLE")
     frames = []
     for number, source in enumerate(sources):
         rules = rules_for(config, source.config)
         connection = connect([source.dataset.path])
         try:
-            score = "chosen_score" if config.kind == "pair" else "NULL::DOUBLE"
-            marks = (
-                "contaminated, decontam_reason" if config.decontam else "NULL::BOOLEAN AS contaminated, NULL::VARCHAR AS decontam_reason"
-            )
-            columns = f"id AS hex, hash, prompt_hash, n_chars, n_tokens, n_turns, {score} AS score, {marks}"
+            columns = f"id AS hex, hash, prompt_hash, n_chars, n_tokens, n_turns, {score} AS score"
             frame = judge(connection, rules, columns, source.name)
         finally:
             connection.close()
@@ -76,12 +75,14 @@ def judge_sources(config: MixConfig, sources: list[Loaded]) -> pl.DataFrame:
             row=pl.int_range(pl.len(), dtype=pl.UInt32),
             id=pl.col("hex").str.to_integer(base=16, dtype=pl.UInt64),
             prompt=pl.col("prompt_hash").str.slice(0, 16).str.to_integer(base=16, dtype=pl.UInt64),
+            key=pl.col("hash" if by == "row" else "prompt_hash").str.to_integer(base=16, dtype=pl.UInt128),
+            score=pl.col("score").cast(pl.Float64),
             rule=pl.col("rule").cast(pl.Int32),
             detail=pl.col("detail").cast(pl.String),
             copies=pl.lit(source.config.repeat, pl.UInt16),
             split=pl.lit(None, pl.String),
         )
-        frames.append(frame.join(names, on="rule", how="left", maintain_order="left").drop("rule"))
+        frames.append(frame.join(names, on="rule", how="left", maintain_order="left").drop("rule", "hash", "prompt_hash", "hex"))
     return pl.concat(frames)
 
 
@@ -99,18 +100,19 @@ def flagged(rows: pl.DataFrame, flags: list[dict[str, Any]], exclude: tuple[str,
     notes = {f["id"]: f"{f['flag']}: {f['note']}" if f.get("note") else str(f["flag"]) for f in flags if f["flag"] in exclude}
     if not notes:
         return rows
-    found = {hex_id: note for hex_id, note in notes.items() if len(hex_id) == 16}
+    found = {hex_id: note for hex_id, note in notes.items() if re.fullmatch("[0-9a-f]{16}", hex_id)}
     repeated = rows.filter(pl.col("copies") > 1)
-    for hex_id, copies in zip(repeated["hex"], repeated["copies"], strict=True):
+    for number, copies in zip(repeated["id"], repeated["copies"], strict=True):
+        hex_id = f"{number:016x}"
         for copy in range(1, copies):
             note = found.get(copy_id(hex_id, copy))
             if note:
                 found[hex_id] = note
     hits = pl.DataFrame(
-        {"hex": list(found), "stage": "flags", "reason": "flagged", "detail": list(found.values())},
-        schema={"hex": pl.String, "stage": pl.String, "reason": pl.String, "detail": pl.String},
+        {"id": [int(i, 16) for i in found], "stage": "flags", "reason": "flagged", "detail": list(found.values())},
+        schema={"id": pl.UInt64, "stage": pl.String, "reason": pl.String, "detail": pl.String},
     )
-    return drop(rows, rows.select("id", "hex").join(hits, on="hex").drop("hex"))
+    return drop(rows, hits)
 
 
 def copy_id(hex_id: str, copy: int) -> str:
@@ -120,10 +122,21 @@ def copy_id(hex_id: str, copy: int) -> str:
     return row_id("copy", hex_id, copy) if copy else hex_id
 
 
-def contaminated(rows: pl.DataFrame) -> pl.DataFrame:
-    """Drop rows that the decontamination stage marked."""
-    hits = rows.filter("contaminated").select("id", stage=pl.lit("decontam"), reason=pl.lit("contaminated"), detail="decontam_reason")
-    return drop(rows, hits)
+def contaminated(rows: pl.DataFrame, verdicts: list[Path]) -> pl.DataFrame:
+    """Drop the rows that the decontamination stage says are to be dropped; `verdicts` has the sidecar of each source."""
+    for path in verdicts:
+        hits = (
+            pl.scan_parquet(path)
+            .filter(pl.col("verdict") == "drop")
+            .select(
+                id=pl.col("id").str.to_integer(base=16, dtype=pl.UInt64),
+                stage=pl.lit("decontam"),
+                reason=pl.lit("contaminated"),
+                detail=pl.col("reason"),
+            )
+        )
+        rows = drop(rows, hits.collect())
+    return rows
 
 
 def draw_rows(config: MixConfig, sources: list[Loaded], rows: pl.DataFrame) -> pl.DataFrame:

@@ -99,6 +99,12 @@ class MixConfig(Config):
     max_reject: float | None = Field(None, ge=0, le=1)
     shard_rows: int = Field(100_000, ge=1)
 
+    @field_validator("dedup", mode="before")
+    @classmethod
+    def _keep_longest(cls, dedup: Any) -> Any:
+        """Unless told otherwise a mix keeps the longest of its duplicates, because that does not depend on the order of the sources."""
+        return {"keep": "longest", **dedup} if isinstance(dedup, dict) else {"keep": "longest"} if dedup is True else dedup
+
     @field_validator("sources")
     @classmethod
     def _unique_names(cls, sources: tuple[MixSource, ...]) -> tuple[MixSource, ...]:

@@ -1,7 +1,7 @@
 """The stages of a mix in their order, each skipped when its key says it is done; `plan` says beforehand what would be done and why.
 
-    load -> signals -> (decontam) -> (minhash)      one dataset directory a source, in the cache, shared by all mixes beside it
-    judge -> dedup -> draw -> write -> check        over narrow tables, into OUT/.building, which replaces the old output at the end
+load -> signals -> (decontam) -> (minhash)      one dataset directory a source, in the cache, shared by all mixes beside it
+judge -> dedup -> draw -> write -> check        over narrow tables, into OUT/.building, which replaces the old output at the end
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import yaml
 
 from columnar import cli
@@ -25,7 +26,7 @@ from columnar.store import annotate, open_dataset, sidecar_key, stage_key, write
 from curation import signals as signal_stage
 from curation.card import card
 from curation.decide import Loaded, cached_path, contaminated, draw_rows, flagged, judge_sources
-from curation.duplicates import drop_duplicates, sign
+from curation.duplicates import drop_duplicates, references, sign
 from curation.mix import MixConfig, MixSource
 from curation.report import count
 from curation.scan import scan_sources
@@ -105,7 +106,15 @@ def plan(job: Job) -> dict[str, Any]:
         state = "stale: a source changed"
     else:
         state = "up to date, unless flags changed"
-    stages = ["load", "signals", *(["decontam"] if job.config.decontam else []), "rules", *(["dedup"] if job.config.dedup else []), "draw", "write"]
+    stages = [
+        "load",
+        "signals",
+        *(["decontam"] if job.config.decontam else []),
+        "rules",
+        *(["dedup"] if job.config.dedup else []),
+        "draw",
+        "write",
+    ]
     return {"name": job.config.name, "kind": job.config.kind, "out": str(job.out), "state": state, "stages": stages, "sources": sources}
 
 
@@ -136,9 +145,9 @@ def build(job: Job) -> tuple[dict[str, Any], bool]:
                 signal_stage.READS,
                 on_batch=bar.add,
             )
-    scan = scan_sources(job.config.decontam, job.base, loaded) if job.config.decontam else None
-    flags = read_flags(job.out)
-    wanted = [f for f in flags if f["flag"] in job.config.exclude_flags]
+    scan = scan_sources(job.config.decontam, job.base, loaded, job.cache) if job.config.decontam else None
+    against = references(job.config.dedup, job.root) if job.config.dedup else []
+    wanted = [f for f in read_flags(job.out) if f["flag"] in job.config.exclude_flags]
     key = stage_key(
         "mix",
         VERSION,
@@ -146,6 +155,7 @@ def build(job: Job) -> tuple[dict[str, Any], bool]:
         [
             [[s.name, s.key, sidecar_key(s.dataset.sidecar("signals"))] for s in loaded],
             scan.key if scan else None,
+            [dataset.content for dataset in against],
             sorted((f["id"], f["flag"], f.get("note") or "") for f in wanted),
         ],
     )
@@ -157,24 +167,26 @@ def build(job: Job) -> tuple[dict[str, Any], bool]:
     rows = flagged(rows, wanted, job.config.exclude_flags)
     hits = None
     if job.config.dedup:
-        sign(job.config.dedup, loaded)
-        rows, hits = drop_duplicates(job.config.dedup, loaded, rows)
+        sign(job.config.dedup, loaded, against)
+        rows, hits = drop_duplicates(job.config.dedup, loaded, against, rows)
     if scan:
-        rows = contaminated(rows)
+        rows = contaminated(rows, [scan.columns(number) for number in range(len(loaded))])
     decisions = draw_rows(job.config, loaded, rows)
     del rows
 
     building = job.out / ".building"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
-    stages = ["signals", *(["decontam"] if scan else [])]
+    stages = [{"signals": source.dataset.sidecar("signals")} for source in loaded]
+    if scan:
+        stages = [{**sides, "decontam": scan.columns(number)} for number, sides in enumerate(stages)]
     with cli.Progress(f"write {job.config.name}", len(decisions)) as bar:
         writer = write_mix(building, job.config, loaded, decisions, stages, bar.add)
     if hits is not None:
         hits.write(building)
     counts = count(job.config, loaded, decisions)
     if scan:
-        counts["decontam"] = scan.write(building, decisions)
+        counts["decontam"] = scan.write(building, decisions.filter(pl.col("split").is_not_null()).select("id"))
     _write_rejects(building, loaded)
     (building / "config.yaml").write_text(yaml.safe_dump(_rebuildable(job), sort_keys=False, allow_unicode=True), encoding="utf-8")
     identity = {
@@ -313,5 +325,3 @@ def _replace(building: Path, out: Path) -> None:
     for part in sorted(building.iterdir()):
         part.rename(out / part.name)
     building.rmdir()
-
-

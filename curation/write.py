@@ -65,9 +65,9 @@ def plan_shards(kept: pl.DataFrame, hexes: dict[tuple[int, int], str], shard_row
     return plan
 
 
-def with_sidecars(dataset: Dataset, stages: list[str]) -> Iterator[pa.RecordBatch]:
-    """The rows of a dataset with the columns of its sidecars beside them, named `stage SIDE column`."""
-    sides = [pq.ParquetFile(dataset.sidecar(stage)).iter_batches(batch_size=ROW_GROUP) for stage in stages]
+def with_sidecars(dataset: Dataset, stages: dict[str, Path]) -> Iterator[pa.RecordBatch]:
+    """The rows of a dataset with the columns of its sidecars (stage -> file) beside them, named `stage SIDE column`."""
+    sides = [pq.ParquetFile(path).iter_batches(batch_size=ROW_GROUP) for path in stages.values()]
     for file in dataset.row_files:
         for batch in pq.ParquetFile(file).iter_batches(batch_size=ROW_GROUP):
             arrays, names = list(batch.columns), list(batch.schema.names)
@@ -113,14 +113,19 @@ class Buckets:
 
 
 def write_mix(
-    out: Path, config: MixConfig, sources: list[Loaded], decisions: pl.DataFrame, stages: list[str], on_rows: Callable[[int], None]
+    out: Path,
+    config: MixConfig,
+    sources: list[Loaded],
+    decisions: pl.DataFrame,
+    stages: list[dict[str, Path]],
+    on_rows: Callable[[int], None],
 ) -> RowWriter:
     """Write rows/, cols/ and dropped/ of a mix into `out`; returns the finished row writer.
 
     Args:
         out: an empty directory.
         decisions: every row's fate (`decide.DECISIONS`).
-        stages: the sidecars that travel with the rows.
+        stages: for each source the sidecars that travel with its rows; the same stages for all.
     """
     kept = decisions.filter(pl.col("split").is_not_null())
     plan = plan_shards(kept, _hexes_of_repeated(kept, sources), config.shard_rows)
@@ -130,7 +135,7 @@ def write_mix(
     for number, source in enumerate(sources):
         fates = decisions.filter(pl.col("source") == number)
         position = 0
-        for batch in with_sidecars(source.dataset, stages):
+        for batch in with_sidecars(source.dataset, stages[number]):
             batch = _all_columns(batch, config.kind)
             end = position + batch.num_rows
             if number in plan.rows:
@@ -256,7 +261,7 @@ class _Dropped:
 
 
 def _write_shards(
-    out: Path, config: MixConfig, plan: Plan, buckets: Buckets, used: _Used, stages: list[str], sources: list[Loaded]
+    out: Path, config: MixConfig, plan: Plan, buckets: Buckets, used: _Used, stages: list[dict[str, Path]], sources: list[Loaded]
 ) -> RowWriter:
     schema = used.schema(config.kind)
     rows = RowWriter(out, schema, shard_rows=1 << 62)
@@ -272,7 +277,7 @@ def _write_shards(
             rows.write(batch)
         rows.close()
         table = table.append_column(f"select{SIDE}split", pa.array([split] * len(table), pa.string()))
-        for stage in [*stages, "select"]:
+        for stage in [*stages[0], "select"]:
             mine = [n for n in table.schema.names if n.startswith(stage + SIDE)]
             side = pa.table([table.column("id"), *(table.column(n) for n in mine)], ["id", *(n.partition(SIDE)[2] for n in mine)])
             if stage not in sides:
@@ -286,8 +291,8 @@ def _write_shards(
     return rows
 
 
-def _nothing(kind: str, sources: list[Loaded], stages: list[str]) -> pa.Table:
+def _nothing(kind: str, sources: list[Loaded], stages: list[dict[str, Path]]) -> pa.Table:
     """An empty shard with all columns (a mix from which everything was dropped can still be opened and asked why)."""
-    first = next(with_sidecars(sources[0].dataset, stages), None)
+    first = next(with_sidecars(sources[0].dataset, stages[0]), None)
     batch = _all_columns(first.slice(0, 0), kind) if first is not None else pa.RecordBatch.from_pylist([], schema_of([kind]))
     return pa.Table.from_batches([_copies(batch, pl.Series([], dtype=pl.UInt16))])

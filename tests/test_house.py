@@ -46,7 +46,11 @@ def test_a_room_imports_only_rooms_below_it(path: Path) -> None:
     assert imports(path) & set(ROOMS) <= BELOW[room] | {room}
 
 
-@pytest.mark.parametrize("path", [*FILES, *sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT / "bench").rglob("*.py"))], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path",
+    [*FILES, *sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT / "bench").rglob("*.py"))],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
 def test_files_stay_readable(path: Path) -> None:
     assert path.stem not in {"utils", "util", "helpers", "helper", "misc", "common", "manager", "managers", "base"}
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -83,7 +87,17 @@ def test_every_signal_and_drop_reason_is_documented() -> None:
     from curation.signals import SIGNALS
 
     text = (ROOT / "docs/mix.md").read_text(encoding="utf-8")
-    reasons = ["other_kind", "where", *Limits.model_fields, "flagged", "exact_duplicate", "near_duplicate", "contaminated", "sampled_out", "over_cap"]
+    reasons = [
+        "other_kind",
+        "where",
+        *Limits.model_fields,
+        "flagged",
+        "exact_duplicate",
+        "near_duplicate",
+        "contaminated",
+        "sampled_out",
+        "over_cap",
+    ]
     assert [name for name in [*SIGNALS, *reasons] if f"`{name}`" not in text] == []
 
 

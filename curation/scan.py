@@ -1,0 +1,125 @@
+"""The contamination scan as a stage of a mix: all sources as one body of text, because what is common speech shows only across sources.
+
+found = scan_sources(config, base, sources, cache)      scans once, then skips until a source, a benchmark or the rule changes
+found.columns(number)                                   the verdict on each row of a source, in row order
+found.write(out, kept)                                  hits/, report.json, the manifest's summary; checks that what is kept is clean
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from columnar import cli
+from columnar.errors import StoreError
+from columnar.store import ROW_GROUP, Dataset, sidecar_key, stage_key, table_writer, whole_file
+from curation.decide import Loaded
+from decontam.rules import DecontamConfig
+
+
+@dataclass(frozen=True)
+class Together(Dataset):
+    """Several datasets read as one, in order."""
+
+    parts: tuple[Dataset, ...] = ()
+
+    @property
+    def row_files(self) -> list[Path]:
+        """The row files of all parts."""
+        return [file for part in self.parts for file in part.row_files]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A finished scan of all sources, in the cache."""
+
+    home: Path
+    key: str
+    report: dict[str, Any]
+
+    def columns(self, number: int) -> Path:
+        """The sidecar of one source (by number in name order): id, contaminated, benchmark, coverage, verdict, reason."""
+        return self.home / "parts" / f"{number}.parquet"
+
+    def write(self, out: Path, kept: pl.DataFrame) -> dict[str, Any]:
+        """Put the evidence and the report beside the mix and give the manifest's summary.
+
+        Raises:
+            StoreError: a kept row still holds an item that was to be dropped.
+        """
+        left = pl.scan_parquet(self.home / "cols" / "decontam.parquet").filter(pl.col("verdict") == "drop").select("id").collect()
+        left = left.select(pl.col("id").str.to_integer(base=16, dtype=pl.UInt64)).join(kept, on="id")
+        if len(left):
+            raise StoreError(f"{len(left)} rows of the mix still hold benchmark items after removal", "please report this")
+        (out / "hits").mkdir(exist_ok=True)
+        shutil.copyfile(self.home / "hits" / "decontam.parquet", out / "hits" / "decontam.parquet")
+        shutil.copyfile(self.home / "report.json", out / "report.json")
+        report = self.report
+        lines = [
+            {
+                "benchmark": b["benchmark"],
+                "policy": b["policy"],
+                "action": b["action"],
+                "items": b["items"],
+                "unseeable": b["unseeable"]["items"],
+                "items_hit": b["hit"],
+                "rows_hit": b["rows"],
+                "verdict": b["verdict"],
+            }
+            for b in report["benchmarks"]
+        ]
+        return {"preset": report["rule"]["preset"], "rule": report["rule"], "paraphrase": report["paraphrase"], "benchmarks": lines}
+
+
+def scan_sources(config: DecontamConfig, base: Path, sources: list[Loaded], cache: Path) -> Scan:
+    """Scan the rows of all sources for benchmark items; does nothing when the same scan is in the cache.
+
+    Args:
+        base: the mix file's folder, where a relative benchmarks path starts.
+    """
+    from decontam.scan import scan_dataset
+
+    wanted = config.model_copy(
+        update={"benchmarks": _placed(config.benchmarks, base), "root": str(base / config.root) if config.root else None}
+    )
+    content = stage_key("together", 1, None, [source.dataset.content for source in sources])
+    rows = sum(source.dataset.rows for source in sources)
+    body = Together(cache, {"identity": {"name": "sources", "rows": rows, "rows_sha256": content}}, tuple(s.dataset for s in sources))
+    said = config.model_dump(mode="json", exclude={"policy", "fail_on"})
+    home = cache / "decontam" / stage_key("scan", 1, said, content)
+    with cli.Progress("decontaminate") as bar:
+        report = scan_dataset(body, wanted, home, on_rows=bar.add)
+    found = Scan(home, report["key"], report)
+    _split(found, sources)
+    return found
+
+
+def _split(found: Scan, sources: list[Loaded]) -> None:
+    """Cut the columns of all sources into one sidecar each; what is there already under this key stays."""
+    if all(sidecar_key(found.columns(number)) == found.key for number in range(len(sources))):
+        return
+    columns = pq.ParquetFile(found.home / "cols" / "decontam.parquet")
+    rest = pa.Table.from_batches([], columns.schema_arrow)
+    batches = columns.iter_batches()
+    for number, source in enumerate(sources):
+        with whole_file(found.columns(number)) as temporary, table_writer(temporary, columns.schema_arrow, {"key": found.key}) as writer:
+            missing = source.dataset.rows
+            while missing:
+                if not len(rest):
+                    rest = pa.Table.from_batches([next(batches)])
+                part, rest = rest.slice(0, missing), rest.slice(missing)
+                writer.write_table(part, row_group_size=ROW_GROUP)
+                missing -= len(part)
+
+
+def _placed(benchmarks: str | list[str], base: Path) -> str | list[str]:
+    """Benchmark files and folders named relative to the mix file; registry names stay."""
+    if isinstance(benchmarks, list):
+        return [str(_placed(b, base)) for b in benchmarks]
+    return str(base / benchmarks) if (base / benchmarks).exists() else benchmarks
