@@ -15,16 +15,13 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from columnar import cli
 from columnar.config import Config, parse
 from columnar.errors import ConfigError
-
-if TYPE_CHECKING:
-    from curation.duplicate_search import Found
 
 
 class NearConfig(Config):
@@ -45,7 +42,9 @@ class NearConfig(Config):
         if (self.bands is None) != (self.rows is None):
             raise ValueError("bands and rows belong together: give both or neither")
         if self.bands and self.rows and self.bands * self.rows > self.num_perm:
-            raise ValueError(f"{self.bands} bands of {self.rows} rows need {self.bands * self.rows} permutations, num_perm is {self.num_perm}")
+            raise ValueError(
+                f"{self.bands} bands of {self.rows} rows need {self.bands * self.rows} permutations, num_perm is {self.num_perm}"
+            )
         return self
 
     @property
@@ -120,13 +119,17 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("datasets", nargs="+", type=Path, metavar="DIR", help="dataset directories; the first are kept before the later")
     made.add_argument("--by", choices=["row", "prompt"], default="row", help="what must be alike: the whole row, or what it asks")
     made.add_argument("--exact-only", action="store_true", help="no near-duplicates")
-    made.add_argument("--threshold", type=float, default=0.7, help="n-gram Jaccard with the kept row from which a row is near (default: 0.7)")
+    made.add_argument(
+        "--threshold", type=float, default=0.7, help="n-gram Jaccard with the kept row from which a row is near (default: 0.7)"
+    )
     made.add_argument("--ngram", type=int, default=5, help="tokens in an n-gram (default: 5)")
     made.add_argument("--num-perm", type=int, default=112, help="slots of a signature (default: 112)")
     made.add_argument("--keep", choices=["source_order", "longest", "first", "highest_score"], default="source_order")
     made.add_argument("--score", metavar="COLUMN", help="for --keep highest_score: a column of the rows, or STAGE.COLUMN of a sidecar")
     made.add_argument("--scope", choices=["all", "source"], default="all", help="seek duplicates among all rows, or within each source")
-    made.add_argument("--against", nargs="+", action="extend", default=[], metavar="DIR", help="reference datasets: never marked, always keep")
+    made.add_argument(
+        "--against", nargs="+", action="extend", default=[], metavar="DIR", help="reference datasets: never marked, always keep"
+    )
     made.add_argument("--embeddings", metavar="PARQUET", help="semantic tier: a file with id and embedding; reported, not marked")
     made.add_argument("--endpoint", metavar="URL", help="semantic tier: an OpenAI-compatible embedding server")
     made.add_argument("--model", help="with --endpoint: the embedding model")
@@ -154,11 +157,11 @@ def main(args: argparse.Namespace) -> int:
     if len(set(paths)) < len(paths):
         raise ConfigError("the same directory is given twice", "to keep reference rows out of the result, use --against")
     from columnar.store import open_dataset
-    from curation.duplicate_search import find_in, report, write
+    from curation.duplicate_report import report, search, write
 
     datasets = [open_dataset(path) for path in args.datasets]
-    found: Found = find_in(datasets, config)
-    write(found, datasets, config, args.out)
+    found, everything = search(datasets, config)
+    write(found, everything, config, args.out)
     made = report(found, config)
     if args.json:
         cli.emit(made)

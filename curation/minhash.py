@@ -15,13 +15,16 @@ An n-gram's base hash is the upper half of its 64-bit hash; from there on the va
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from columnar.store import Dataset, annotate
+from columnar.errors import StoreError
+from columnar.store import ROW_GROUP, Dataset, annotate, sidecar_key, stage_key
 from curation.dedup import NearConfig
 
 VERSION = 1
@@ -40,8 +43,13 @@ class Turns(NamedTuple):
 
 def sign(dataset: Dataset, near: NearConfig, on_batch: Callable[[int], None] | None = None) -> bool:
     """Write the signature column of a dataset unless it is there already; True if it did work."""
-    columns = list(PROMPT_COLUMNS if near.by == "prompt" else TEXT_COLUMNS)
-    return annotate(dataset, near.stage, VERSION, near.signature, lambda batch: signatures(batch, near), columns, on_batch=on_batch)
+    make = partial(signatures, near=near)
+    return annotate(dataset, near.stage, VERSION, near.signature, make, text_columns(near), on_batch=on_batch)
+
+
+def text_columns(near: NearConfig) -> list[str]:
+    """The columns that signatures and n-gram sets are made of."""
+    return list(PROMPT_COLUMNS if near.by == "prompt" else TEXT_COLUMNS)
 
 
 def signatures(batch: pa.RecordBatch, near: NearConfig) -> pa.RecordBatch:
@@ -75,6 +83,54 @@ def matrix(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     return rows, column.flatten().to_numpy().reshape(-1, column.type.list_size)
 
 
+class Signatures:
+    """The stored signatures of a dataset, read a row group at a time.
+
+    Raises:
+        StoreError: there are none, or they were made with other settings or other rows.
+    """
+
+    def __init__(self, dataset: Dataset, near: NearConfig) -> None:
+        path = dataset.sidecar(near.stage)
+        if sidecar_key(path) != stage_key(near.stage, VERSION, near.signature, dataset.content):
+            raise StoreError(f"{path}: no signatures with these settings", f"make them with: python -m curation.dedup {dataset.path}")
+        self.parquet = pq.ParquetFile(path)
+        sizes = [self.parquet.metadata.row_group(i).num_rows for i in range(self.parquet.num_row_groups)]
+        self.bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self.cached: tuple[int, pa.ChunkedArray] | None = None
+
+    def groups(self) -> Iterator[tuple[int, pa.ChunkedArray]]:
+        """(number of its first row, column) of each row group."""
+        for group in range(len(self.bounds) - 1):
+            yield int(self.bounds[group]), self._group(group)
+
+    def at(self, rows: np.ndarray) -> np.ndarray:
+        """The signatures of these rows (ascending), which must have one."""
+        group = np.searchsorted(self.bounds, rows, side="right") - 1
+        return np.concatenate([matrix(self._group(g).take(rows[group == g] - self.bounds[g]))[1] for g in np.unique(group).tolist()])
+
+    def _group(self, number: int) -> pa.ChunkedArray:
+        if self.cached is None or self.cached[0] != number:
+            self.cached = number, self.parquet.read_row_group(number, columns=["minhash"])["minhash"]
+        return self.cached[1]
+
+
+def batches_with(dataset: Dataset, columns: list[str], rows: np.ndarray) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """(number of its first row, batch) over the row groups that hold one of these rows (ascending)."""
+    first = 0
+    for file in dataset.row_files:
+        parquet = pq.ParquetFile(file)
+        names = [name for name in columns if name in parquet.schema_arrow.names]
+        for group in range(parquet.num_row_groups):
+            size = parquet.metadata.row_group(group).num_rows
+            if np.searchsorted(rows, first) < np.searchsorted(rows, first + size):
+                at = first
+                for batch in parquet.iter_batches(batch_size=ROW_GROUP, row_groups=[group], columns=names):
+                    yield at, batch
+                    at += batch.num_rows
+            first += size
+
+
 def gram_sets(batch: pa.RecordBatch, near: NearConfig, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The distinct n-grams (uint64) of the wanted rows (ascending numbers), one row after the other, and how many each has."""
     from curation.kernels import distinct, grams_of_texts
@@ -106,7 +162,7 @@ def turns_of(batch: pa.RecordBatch, near: NearConfig) -> Iterator[Turns]:
     """The texts that count, column by column, without copying them."""
     from decontam.ngrams import texts_of_column
 
-    for name in PROMPT_COLUMNS if near.by == "prompt" else TEXT_COLUMNS:
+    for name in text_columns(near):
         if name not in batch.schema.names:
             continue
         column = batch.column(name)

@@ -142,4 +142,6 @@ def _used(block: np.ndarray, bucket: np.ndarray, slot: np.ndarray, filled: np.nd
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """start, start+1, ... for each start, one after the other."""
     total = int(lengths.sum())
-    return np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths) + np.arange(total) if total else np.zeros(0, np.int64)
+    return (
+        np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths) + np.arange(total) if total else np.zeros(0, np.int64)
+    )

@@ -1,0 +1,276 @@
+"""Which rows duplicate which kept row: exact ones by hash, near ones by signatures and then exact n-gram Jaccard. Marks, never deletes.
+
+In:   narrow keys of all rows that compete (`KEYS`, no text), the dataset directories they come from (signed: `minhash.sign`).
+Out:  `Found`: for every key row the number of the row that is kept for it (itself where it is kept), why, and how alike they are.
+
+    found = find_duplicates(pl.concat(keys_of(d, number, number, config) for number, d in enumerate(datasets)), datasets, config)
+    found.columns(ids), found.hits(ids)
+
+Exact comes first: one row of each key stays, the first in keep order. Those rows go to the near-duplicate search; whoever an
+exact duplicate's kept row is found near to, keeps both. Only candidates' texts are read, in batches; the result depends on
+the rows, their order and the config alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from columnar.errors import ConfigError, StoreError
+from columnar.record import text_hash
+from columnar.store import Dataset, read_batches
+from curation.dedup import DedupConfig, NearConfig
+from curation.lsh import Batch, find_buckets, recall
+from curation.minhash import TEXT_COLUMNS, Signatures, batches_with, gram_sets, matrix, text_columns
+from curation.verify import REMEMBERED, Sets, decide
+
+KEYS = {
+    "dataset": pl.Int32,  # number of the row's dataset
+    "row": pl.Int64,  # position in it; keys are sorted by dataset and row
+    "rank": pl.Int32,  # order of its source: lower keeps higher; below zero: a reference row, which is never marked
+    "key": pl.UInt128,  # equal where rows are exact duplicates: `hash` or `prompt_hash`; null: duplicates nothing
+    "kind": pl.String,  # rows of different kinds are never near-duplicates by row
+    "source": pl.String,  # for `scope: source` and the evidence (kind and source may be Categorical)
+    "n_chars": pl.Int64,  # for `keep: longest`, else null
+    "score": pl.Float64,  # for `keep: highest_score`, else null
+}
+REASONS = (None, "exact_duplicate", "near_duplicate", "semantic_duplicate")
+KEPT, EXACT, NEAR, SEMANTIC = range(4)
+_EMPTY_PROMPT = int(text_hash([]), 16)
+
+
+class Found(NamedTuple):
+    """One entry for each row of `keys`, in its order."""
+
+    keys: pl.DataFrame
+    keeper: np.ndarray  # int64: number of the kept row; its own where kept
+    kind: np.ndarray  # int8: KEPT, EXACT, NEAR, SEMANTIC
+    jaccard: np.ndarray  # float64: of the n-gram sets of the row and its kept row; of an exact duplicate 1
+    agreement: np.ndarray  # float32: share of equal signature slots, an estimate of the same
+    band: np.ndarray  # int16: the first band they share, -1 where none
+    notes: list[str]  # what a reader should know: what was not checked, what may have been missed
+
+    def columns(self, ids: pa.Array, start: int = 0, stop: int | None = None) -> pa.Table:
+        """The columns of `cols/dedup.parquet` for key rows start..stop; `ids` are those of all key rows."""
+        part = slice(start, len(self.keeper) if stop is None else stop)
+        kind, keeper = self.kind[part], self.keeper[part]
+        gone = kind != KEPT
+        keeps = np.zeros(len(self.keeper), np.bool_)
+        keeps[self.keeper[self.kind != KEPT]] = True
+        kept_id = ids.take(pa.array(keeper, mask=~gone))
+        clustered = gone | keeps[part]
+        return pa.table(
+            {
+                "id": ids.slice(part.start, len(kind)),
+                "cluster": ids.take(pa.array(keeper, mask=~clustered)),
+                "kept_id": kept_id,
+                "jaccard": pa.array(self.jaccard[part], mask=~gone),
+                "reason": pa.DictionaryArray.from_arrays(pa.array(kind, mask=~gone), list(REASONS)).cast(pa.string()),
+            }
+        )
+
+    def hits(self, ids: pa.Array) -> pa.Table:
+        """The rows of `hits/duplicates.parquet`: one for each removed row, in key order."""
+        gone = np.flatnonzero(self.kind != KEPT)
+        keeper = self.keeper[gone]
+        source = self.keys["source"].cast(pl.String).to_arrow().cast(pa.string())
+        kinds = np.array(["", "exact", "near", "semantic"])[self.kind[gone]]
+        return pa.table(
+            {
+                "id": ids.take(pa.array(gone)),
+                "source": source.take(pa.array(gone)),
+                "kept_id": ids.take(pa.array(keeper)),
+                "kept_source": source.take(pa.array(keeper)),
+                "jaccard": pa.array(self.jaccard[gone], mask=self.kind[gone] == SEMANTIC),
+                "estimate": pa.array(self.agreement[gone].astype(np.float64), mask=self.kind[gone] != NEAR),
+                "band": pa.array(self.band[gone], mask=self.kind[gone] != NEAR),
+                "kind": pa.array(kinds, pa.string()),
+            }
+        )
+
+
+def keys_of(dataset: Dataset, number: int, rank: int, config: DedupConfig) -> pl.DataFrame:
+    """The keys of all rows of a dataset; n_chars and score are read only where the keep policy needs them.
+
+    Raises:
+        ConfigError: the score column does not exist.
+    """
+    key = "hash" if config.by == "row" else "prompt_hash"
+    longest = config.keep == "longest"
+    wanted = ["id", key, "kind", "source", *(TEXT_COLUMNS if longest else ())]
+    frames = []
+    for batch in read_batches(dataset, wanted):
+        frame = pl.DataFrame({name: batch.column(name) for name in (key, "kind", "source")}).select(
+            key=pl.col(key).str.to_integer(base=16, dtype=pl.UInt128),
+            kind=pl.col("kind").cast(pl.Categorical),
+            source=pl.col("source").cast(pl.Categorical),
+            n_chars=pl.Series(_characters(batch)) if longest else pl.lit(None, pl.Int64),
+        )
+        if config.by == "prompt":  # rows that ask nothing are not duplicates of each other
+            frame = frame.with_columns(pl.when(pl.col("key") != _EMPTY_PROMPT).then("key").alias("key"))
+        frames.append(frame)
+    empty = {"key": pl.UInt128, "kind": pl.Categorical, "source": pl.Categorical, "n_chars": pl.Int64}
+    keys = pl.concat(frames) if frames else pl.DataFrame(schema=empty)
+    return keys.select(
+        dataset=pl.lit(number, pl.Int32),
+        row=pl.int_range(pl.len(), dtype=pl.Int64),
+        rank=pl.lit(rank, pl.Int32),
+        key="key",
+        kind="kind",
+        source="source",
+        n_chars="n_chars",
+        score=pl.Series(_scores(dataset, config), dtype=pl.Float64) if config.keep == "highest_score" else pl.lit(None, pl.Float64),
+    )
+
+
+def _characters(batch: pa.RecordBatch) -> np.ndarray:
+    total = np.zeros(batch.num_rows, np.int64)
+    for name in TEXT_COLUMNS:
+        if name in batch.schema.names:
+            column = batch.column(name)
+            owner = np.repeat(np.arange(batch.num_rows), pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False))
+            lengths = pc.fill_null(pc.utf8_length(column.flatten().field("content")), 0).to_numpy(zero_copy_only=False)
+            total += np.bincount(owner, weights=lengths, minlength=batch.num_rows).astype(np.int64)
+    return total
+
+
+def _scores(dataset: Dataset, config: DedupConfig) -> list[float | None]:
+    name = config.score or "chosen_score"
+    stage, _, column = name.rpartition(".")
+    files = [dataset.sidecar(stage)] if stage else dataset.row_files
+    if not all(file.is_file() and column in pq.read_schema(file).names for file in files):
+        raise ConfigError(f"keep: highest_score: {dataset.path} has no column {name}: set score to a column of the rows or to STAGE.COLUMN")
+    read = [value for file in files for value in pq.read_table(file, columns=[column])[column].to_pylist()]
+    return [None if value is None else float(value) for value in read]
+
+
+def find_duplicates(keys: pl.DataFrame, datasets: Sequence[Dataset], config: DedupConfig) -> Found:
+    """Search all rows of `keys` for duplicates of each other; the datasets must be signed for `config.near`.
+
+    Raises:
+        StoreError: keys out of order, or a dataset without signatures.
+    """
+    keys = keys.select([name if name in keys.columns else pl.lit(None, kind).alias(name) for name, kind in KEYS.items()])
+    place = keys["dataset"].to_numpy().astype(np.int64) << 40 | keys["row"].to_numpy()
+    if not (place[1:] > place[:-1]).all():
+        raise StoreError("duplicate search: the keys are not sorted by dataset and row")
+    count = len(keys)
+    order = keep_order(keys, config)
+    keeper = np.arange(count)
+    if config.exact:
+        keeper = exact(keys, order, config)
+    reference = keys["rank"].to_numpy() < 0
+    distinct = keeper == np.arange(count)
+    keeper[reference] = np.flatnonzero(reference)
+    kind = np.where(keeper != np.arange(count), EXACT, KEPT).astype(np.int8)
+    jaccard = np.where(kind == EXACT, 1.0, np.nan)
+    found = Found(keys, keeper, kind, jaccard, np.zeros(count, np.float32), np.full(count, -1, np.int16), [])
+    if config.near:
+        near(found, distinct, order, datasets, config, config.near)
+    return found
+
+
+def keep_order(keys: pl.DataFrame, config: DedupConfig) -> np.ndarray:
+    """The numbers of all rows, the one that keeps the others first. Reference rows come before all; ties go by source order."""
+    rank = keys["rank"].to_numpy()
+    levels = [] if config.keep == "first" else [rank]
+    if config.keep == "longest":
+        levels.append(-keys["n_chars"].fill_null(-1).to_numpy())
+    if config.keep == "highest_score":
+        levels.append(-keys["score"].fill_nan(None).fill_null(-np.inf).to_numpy())
+    levels.append(rank >= 0)
+    return np.lexsort(tuple(levels))  # stable: what ties in every level stays in key order
+
+
+def exact(keys: pl.DataFrame, order: np.ndarray, config: DedupConfig) -> np.ndarray:
+    """For each row the number of the first row in keep order that has the same key (within its source if the scope says so)."""
+    position = np.empty(len(keys), np.int64)
+    position[order] = np.arange(len(keys))
+    same = ["key", "source"] if config.scope == "source" else ["key"]
+    frame = keys.select(*same, position=pl.Series(position), number=pl.int_range(pl.len(), dtype=pl.Int64)).filter(
+        pl.col("key").is_not_null()
+    )
+    frame = frame.filter(pl.struct(same).is_duplicated() if len(same) > 1 else pl.col("key").is_duplicated())
+    first = frame.group_by(same).agg(first=pl.col("position").min())
+    frame = frame.join(first, on=same)
+    keeper = np.arange(len(keys))
+    keeper[frame["number"].to_numpy()] = order[frame["first"].to_numpy()]
+    return keeper
+
+
+def near(found: Found, distinct: np.ndarray, order: np.ndarray, datasets: Sequence[Dataset], config: DedupConfig, how: NearConfig) -> None:
+    """Add near-duplicates among the `distinct` rows to what was found, in place."""
+    bands, rows = how.banding
+    buckets = find_buckets(_signed(found.keys, distinct, datasets, config, how), len(found.keys), bands, rows)
+    candidates = buckets.rows
+    is_candidate = np.zeros(len(found.keys), np.bool_)
+    is_candidate[candidates] = True
+    local = np.cumsum(is_candidate) - 1
+    with Sets(how.num_perm) as sets:
+        _fill(sets, found.keys[candidates], datasets, how)
+        fixed = found.keys["rank"].to_numpy()[candidates] < 0
+        decided = decide(buckets, local[order[is_candidate[order]]], sets, how.threshold, fixed)
+    gone = np.flatnonzero(decided.keeper >= 0)
+    numbers = candidates[gone]
+    found.keeper[numbers] = candidates[decided.keeper[gone]]
+    found.kind[numbers] = NEAR
+    found.jaccard[numbers], found.agreement[numbers], found.band[numbers] = (
+        decided.jaccard[gone],
+        decided.agreement[gone],
+        decided.band[gone],
+    )
+    follow = np.flatnonzero((found.kind == EXACT) & (found.kind[found.keeper] == NEAR))  # whose kept row was dropped in turn
+    for values in (found.jaccard, found.agreement, found.band, found.kind):
+        values[follow] = values[found.keeper[follow]]
+    found.keeper[follow] = found.keeper[found.keeper[follow]]
+    found.notes.append(
+        f"near-duplicates by {how.by}: {how.ngram}-grams, {bands} bands of {rows}: a pair at the threshold {how.threshold:g} is found with "
+        f"probability {recall(how.threshold, bands, rows):.2f}, one at {(1 + how.threshold) / 2:g} with {recall((1 + how.threshold) / 2, bands, rows):.3f}; "
+        f"{len(candidates):,} rows compared"
+    )
+    if decided.forgotten:
+        found.notes.append(
+            f"{decided.forgotten:,} times a bucket held more than {REMEMBERED} kept rows and the rest were not compared with later ones"
+        )
+
+
+def _signed(keys: pl.DataFrame, distinct: np.ndarray, datasets: Sequence[Dataset], config: DedupConfig, how: NearConfig) -> Iterator[Batch]:
+    """(key numbers, signatures, scopes) of the rows that take part, one row group of a sidecar at a time."""
+    scope = np.zeros(len(keys), np.uint64)
+    for column, counts in (("source", config.scope == "source"), ("kind", how.by == "row")):
+        if counts:
+            codes = keys[column].cast(pl.String).fill_null("").rank("dense").cast(pl.UInt64).to_numpy()
+            scope = scope * np.uint64(1 << 32) + codes
+    for dataset, start, rows in _spans(keys):
+        number = np.full(datasets[dataset].rows, -1, np.int64)
+        number[rows] = np.where(distinct[start : start + len(rows)], np.arange(start, start + len(rows)), -1)
+        for first, column in Signatures(datasets[dataset], how).groups():
+            present, values = matrix(column)
+            numbers = number[first + present]
+            taken = numbers >= 0
+            numbers = numbers[taken]
+            yield numbers, values if taken.all() else values[taken], scope[numbers]
+
+
+def _spans(keys: pl.DataFrame) -> Iterator[tuple[int, int, np.ndarray]]:
+    """(dataset, number of its first key, its rows) for each dataset in the keys."""
+    dataset, row = keys["dataset"].to_numpy(), keys["row"].to_numpy()
+    for number in np.unique(dataset).tolist():
+        start, stop = np.searchsorted(dataset, [number, number + 1]).tolist()
+        yield number, start, row[start:stop]
+
+
+def _fill(sets: Sets, keys: pl.DataFrame, datasets: Sequence[Dataset], how: NearConfig) -> None:
+    """Signatures and n-gram sets of all candidates, in their order; row groups without a candidate are not read."""
+    for number, _, rows in _spans(keys):
+        signatures = Signatures(datasets[number], how)
+        for first, batch in batches_with(datasets[number], text_columns(how), rows):
+            mine = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + batch.num_rows)]
+            if len(mine):
+                sets.append(signatures.at(mine), *gram_sets(batch, how, mine - first))
