@@ -1,0 +1,175 @@
+"""Worker processes for verifiers that may crash, hang or eat memory: each call has its own time-out, and a lost worker is named.
+
+In: requests {name, completion, truth, prompt, own}. Out: a `Part` each, in order. A worker that does not answer in time is killed with
+everything it started; the request it was on becomes an error part, the others go on in a fresh worker.
+
+>>> call({"name": "math", "completion": "\\\\boxed{2}", "truth": {"answer": "2"}, "prompt": ""}, timeout=10).passed
+True
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from generation.verifiers.verdict import Part, failed
+
+MEMORY = 6 << 30  # bytes of address space that a built-in verifier may use
+START = 30.0  # seconds a fresh worker may take for its imports, on top of the first request's own time
+
+
+class Lost(Exception):
+    """A worker ended or had to be killed; the message says which and how."""
+
+
+class Worker:
+    """One worker process; not for use by two threads at once."""
+
+    def __init__(self) -> None:
+        root = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join([root, str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", "from generation.verifiers.workers import main; main()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        )
+        self.buffer = b""
+        self.fresh = True
+
+    def send(self, request: dict[str, Any]) -> None:
+        """Hand over a request."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # receive() finds out how it ended
+
+    def receive(self, timeout: float) -> Part:
+        """The next answer.
+
+        Raises:
+            Lost: none within `timeout` seconds, or the process ended.
+        """
+        assert self.process.stdout is not None
+        descriptor = self.process.stdout.fileno()
+        deadline = time.monotonic() + timeout + (START if self.fresh else 0)
+        while b"\n" not in self.buffer:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+                self.kill()
+                raise Lost(f"timed out after {timeout:g} s")
+            chunk = os.read(descriptor, 1 << 16)
+            if not chunk:
+                code = self.process.wait()
+                self.kill()
+                raise Lost(f"crashed ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})")
+            self.buffer += chunk
+        line, self.buffer = self.buffer.split(b"\n", 1)
+        self.fresh = False
+        return Part.from_json(json.loads(line))
+
+    def kill(self) -> None:
+        """End the process and everything in its session."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError, BrokenPipeError):
+                pipe.close()  # type: ignore[union-attr]
+
+
+_idle: queue.LifoQueue[Worker] = queue.LifoQueue()
+
+
+def call(request: dict[str, Any], timeout: float) -> Part:
+    """One request in a worker; safe from several threads, each of which gets a worker of its own."""
+    try:
+        worker = _idle.get_nowait()
+    except queue.Empty:
+        worker = Worker()
+    try:
+        worker.send(request)
+        part = worker.receive(timeout)
+    except Lost as lost:
+        return failed(request["name"], str(lost))
+    except BaseException:
+        worker.kill()
+        raise
+    _idle.put(worker)
+    return part
+
+
+def stream(requests: Iterable[tuple[dict[str, Any], float]]) -> Iterator[Part]:
+    """Many requests with their time-outs through one worker, a few ahead of the answers; the order is kept."""
+    waiting: list[tuple[dict[str, Any], float]] = []
+    source = iter(requests)
+    worker = Worker()
+    try:
+        while True:
+            while len(waiting) < 8 and (item := next(source, None)) is not None:
+                waiting.append(item)
+                worker.send(item[0])
+            if not waiting:
+                return
+            try:
+                part = worker.receive(waiting[0][1])
+            except Lost as lost:
+                part = failed(waiting[0][0]["name"], str(lost))
+                worker = Worker()
+                for request, _ in waiting[1:]:
+                    worker.send(request)
+            waiting.pop(0)
+            yield part
+    finally:
+        worker.kill()
+
+
+def _end_idle() -> None:
+    while not _idle.empty():
+        _idle.get_nowait().kill()
+
+
+def _forget_idle() -> None:
+    """A forked child must not talk to its parent's workers."""
+    global _idle
+    _idle = queue.LifoQueue()
+
+
+atexit.register(_end_idle)
+os.register_at_fork(after_in_child=_forget_idle)
+
+
+def main() -> None:
+    """Answer requests until standard input ends; what a verifier prints goes to standard error, never among the answers."""
+    import resource
+
+    from generation.verifiers.dispatch import run
+
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        limit = hard if request.get("own") else MEMORY
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+        try:
+            part = run(request["name"], request["completion"], request["truth"], request["prompt"], request.get("own"))
+        except BaseException as error:
+            part = failed(request["name"], f"{type(error).__name__}: {error}")
+        out.write(json.dumps(part.to_json()).encode() + b"\n")
+        out.flush()

@@ -1,0 +1,134 @@
+"""MATH answers: equivalent forms pass, everything a model might hand in instead fails, and sympy cannot hang the caller."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pyarrow.parquet as pq
+import pytest
+
+from generation.verifiers import math as maths
+from generation.verifiers import verify
+
+RIGHT = [
+    ("\\dfrac{1}{2}", "\\frac12"),
+    ("\\frac{1}{2}", "0.5"),
+    ("1/2", "\\frac{1}{2}"),
+    ("x=5", "5"),
+    ("5", "x = 5"),
+    ("1{,}000", "1000"),
+    ("1,000", "1000"),
+    ("90^\\circ", "90"),
+    ("\\$5.00", "5"),
+    ("5 \\text{ cm}", "5"),
+    ("50\\%", "50"),
+    ("+2", "2"),
+    ("\\sqrt{18}", "3\\sqrt{2}"),
+    ("\\frac{1}{\\sqrt2}", "\\frac{\\sqrt2}{2}"),
+    ("(x+1)^2", "x^2+2x+1"),
+    ("\\left( 3, \\frac{\\pi}{2} \\right)", "(3,\\frac{\\pi}{2})"),
+    ("\\{3,2\\}", "2,3"),
+    ("3, 2", "2,3"),
+    ("\\text{(B)}", "B"),
+    ("\\text{Evelyn}", "Evelyn"),
+    ("y=1+2x", "y=2x+1"),
+    ("3+4i", "4i+3"),
+    ("6 - 5i", "6-5i"),
+    ("1 \\frac12", "\\frac32"),
+    ("\\frac{10}{4}", "2.5"),
+    ("-\\frac{1}{2}", "\\frac{-1}{2}"),
+    ("4210", "4210_5"),
+    ("\\begin{bmatrix}1\\\\2\\end{bmatrix}", "\\begin{pmatrix}1\\\\2\\end{pmatrix}"),
+    ("x \\in [0,1]", "[0,1]"),
+    ("(-\\infty, 3)", "(-\\infty,3)"),
+    ("1.5 \\times 10^3", "1500"),
+]
+WRONG = [
+    ("17 \\cdot 23", "391"),
+    ("17*23", "391"),
+    ("\\log_2 8", "3"),
+    ("\\binom{5}{2}", "10"),
+    ("5!", "120"),
+    ("2^{10}", "1024"),
+    ("\\sqrt{16}", "4"),
+    ("\\sin 60^\\circ", "\\frac{\\sqrt{3}}{2}"),
+    ("\\sum_{i=1}^{4} i", "10"),
+    ("2 \\text{ or } 3", "2"),
+    ("2,3", "2"),
+    ("2", "2,3"),
+    ("(3,2)", "(2,3)"),
+    ("[0,1)", "(0,1)"),
+    ("\\pi", "3.14159"),
+    ("3.14159", "\\pi"),
+    ("0.333", "\\frac13"),
+    ("2=2", "2"),
+    ("x=2=3", "3"),
+    ("x^2-x^2+5", "5"),
+    ("3 \\pm 2", "1"),
+    ("\\frac{1}{0}", "\\infty"),
+    ("\\infty-\\infty", "0"),
+    ("11_2", "11_3"),
+    ("y=5", "x=5"),
+    ("i", "-i"),
+    ("\\text{all}", "\\text{none}"),
+    ("2k", "2k+1"),
+    ("x<3", "x>3"),
+    ("", "0"),
+    ("\\text{}", "0"),
+    ("10+1", "11"),
+    ("-5", "5"),
+    ("5x", "5"),
+    ("1,2,3,4", "4"),
+    ("n", "1"),
+    ("\\gcd(12, 18)", "6"),
+]
+
+
+@pytest.mark.parametrize(("found", "gold"), RIGHT)
+def test_equal(found: str, gold: str) -> None:
+    assert maths.equal(found, gold)[0]
+
+
+@pytest.mark.parametrize(("found", "gold"), WRONG)
+def test_not_equal(found: str, gold: str) -> None:
+    assert not maths.equal(found, gold)[0]
+
+
+def test_extraction_rules() -> None:
+    for said, rule in [
+        ("\\boxed{7}", "boxed"),
+        ("Final Answer: The final answer is $7$. I hope it is correct.", "phrase"),
+        ("so it is $7$", "last_math"),
+        ("#### 7", "hash"),
+        ("<answer>7</answer>", "tag"),
+        ("first \\boxed{3}, corrected: \\boxed{7}", "boxed"),
+        ("\\boxed 7", "boxed"),
+    ]:
+        part = maths.verify(said, {"answer": "7"})
+        assert part.passed and part.rule.startswith(rule), (said, part)
+    assert not maths.verify("so it is 7", {"answer": "7"}).passed
+    assert not maths.verify("so it is $7$", {"answer": "7", "strict": True}).passed
+    assert not maths.verify("\\boxed{7} \\boxed{8}", {"answer": "7"}).passed
+
+
+@pytest.mark.parametrize(
+    "bomb", ["10^{10^{10^{10}}}x", "\\boxed{" * 2000 + "}" * 2000, "(" * 5000, "x^" * 400 + "2", "\\frac{" * 300, "x+" * 900 + "1"]
+)
+def test_bombs_neither_pass_nor_hang(bomb: str) -> None:
+    start = time.monotonic()
+    verdict = verify({"verifier": "math", "ground_truth": "x^2+1"}, f"\\boxed{{{bomb}}}")
+    assert not verdict.passed
+    assert time.monotonic() - start < 60
+    assert verify({"verifier": "math", "ground_truth": "x^2+1"}, "\\boxed{1+x^2}").passed, "the next call works"
+
+
+def test_reference_solutions_and_wrong_pairs(shared) -> None:
+    rows = pq.read_table(shared / "benchmarks" / "math_test.parquet").to_pylist()[::10]
+    assert all(maths.verify(row["solution"], {"answer": row["solution"]}).passed for row in rows)
+    rng = random.Random(0)
+    golds = [maths.gold_answer(row["solution"]) for row in rows]
+    pairs = [
+        (i, j) for i, j in (rng.sample(range(len(rows)), 2) for _ in range(250)) if maths.canonical(golds[i]) != maths.canonical(golds[j])
+    ]
+    assert not [(golds[i], golds[j]) for i, j in pairs if maths.verify(rows[i]["solution"], {"answer": golds[j]}).passed]
