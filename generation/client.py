@@ -61,7 +61,7 @@ class Client:
         self._caller = Caller(self.meter, http_client)
         self._flying: dict[tuple[str, int], asyncio.Future[Reply]] = {}
         self._failed_before: set[str] = set()
-        self._reserved = 0.0
+        self._reserved, self._reserving = 0.0, 0  # dollars and calls that are under way
         self._returned = asyncio.Event()
         self._fatal: CaravanError | None = None
         if max_cost is not None:
@@ -80,6 +80,7 @@ class Client:
     def stop(self, reason: str) -> None:
         """Ask nothing more; calls under way are finished and kept."""
         self.stopped = self.stopped or reason
+        self._returned.set()  # those who wait for room in the budget need not wait any longer
 
     @property
     def width(self) -> int:
@@ -197,6 +198,7 @@ class Client:
             raise
         finally:
             self._reserved -= reserved
+            self._reserving -= 1
             self._returned.set()
         replies = []
         for i, (key, request) in enumerate(missing):
@@ -217,16 +219,18 @@ class Client:
     async def _reserve(self, config: ModelConfig, body: dict[str, Any], n: int) -> float | None:
         """Set aside what a call may cost; wait while that could only fit once others have come back; None = the budget is used up."""
         if self.max_cost is None:
+            self._reserving += 1
             return 0.0
         prompt, answer, _ = estimate(config, body)
         most = (config.rate or Price()).cost(prompt, answer * n)
         while self.meter.dollars + self._reserved + most > self.max_cost:
-            if self.stopped or not self._reserved:
+            if self.stopped or not self._reserving:
                 self.stop(f"max_cost: ${self.meter.dollars:.2f} of ${self.max_cost:.2f} spent")
                 return None
             self._returned.clear()
             await self._returned.wait()
         self._reserved += most
+        self._reserving += 1
         return most
 
 

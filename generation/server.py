@@ -46,16 +46,17 @@ class Server:
             async with asyncio.timeout(timeout):
                 response = await self._client.post("/chat/completions", body=body, cast_to=httpx2.Response)
                 return response.content
-        except (TimeoutError, openai.APITimeoutError):
+        except TimeoutError:
             raise CallError("timeout", f"no reply within {timeout:.0f} s") from None
         except openai.APIStatusError as error:
             raise self._status(error, str(body.get("model"))) from None
         except openai.APIConnectionError as error:
             cause = error.__cause__
-            listening = not isinstance(cause, httpx2.ConnectError)
-            raise CallError(
-                "transient" if listening else "unreachable", self._clean(f"{cause or error}") or "the connection was cut"
-            ) from None
+            if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):  # aiohttp's refused connection comes as a timeout
+                raise CallError("unreachable", self._clean(str(cause))) from None
+            if isinstance(error, openai.APITimeoutError):
+                raise CallError("timeout", f"no reply within {timeout:.0f} s") from None
+            raise CallError("transient", self._clean(f"{cause or error}") or "the connection was cut") from None
         except (httpx2.HTTPError, openai.OpenAIError) as error:
             raise CallError("transient", self._clean(f"{type(error).__name__}: {error}")) from None
         except UnicodeEncodeError as error:

@@ -28,10 +28,11 @@ from typing import Any
 
 from aiohttp import web
 
-WORDS = (
+TEXT = (
     "a plain answer of ordinary words that goes on for a while so that the client has a realistic amount of text to read keep and pass "
     "along to whoever judges it later without saying anything in particular about the question"
-).split()  # noqa: SIM905
+)
+WORDS = TEXT.split()
 FAULTS = ("poison", "flaky_500", "flaky_429", "slow", "hang", "cut", "malformed", "schema", "empty", "refuse", "truncate")
 
 
