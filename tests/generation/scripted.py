@@ -1,0 +1,64 @@
+"""The fault server with answers written by a test: real HTTP, real client, real cache, and a count of every call."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from fault_server import Faults, Running
+
+from columnar import store
+from columnar.cli import run
+from generation.maker import Maker, arguments, command
+
+Answer = Callable[[dict[str, Any], str], str]
+
+
+@contextlib.contextmanager
+def serve(answer: Answer, **faults: Any) -> Iterator[Running]:
+    """A server whose text is `answer(body, prompt)`; faults as in fault_server (`<<poison>>` in a prompt, shares, latency)."""
+    server = Running(Faults(**faults))
+
+    def choice(body: dict[str, Any], prompt: str, key: str, i: int, limit: int) -> dict[str, Any]:
+        text = answer(body, prompt)
+        finish = "length" if server.fake.has("truncate", prompt) else "content_filter" if server.fake.has("refuse", prompt) else "stop"
+        return {"index": i, "finish_reason": finish, "message": {"role": "assistant", "content": text}}
+
+    server.fake.choice = choice  # type: ignore[method-assign]
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def make(maker: Maker, config: dict[str, Any], out: Path, *flags: str) -> int:
+    """Run a maker's command in this process; gives the exit code."""
+    path = out.parent / f"{out.name}.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return run(command(maker), arguments(maker), [str(path), "--out", str(out), *flags])
+
+
+def model(server: Running, **more: Any) -> dict[str, Any]:
+    return {"name": "teacher", "model": "tiny", "base_url": server.url, "retries": 2, **more}
+
+
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    return [row for batch in store.read_batches(store.open_dataset(out)) for row in batch.to_pylist()]
+
+
+def rejected_of(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "rejected.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def counts_of(out: Path) -> dict[str, Any]:
+    return dict(store.open_dataset(out).manifest["identity"]["counts"])
+
+
+def content_of(out: Path) -> dict[str, bytes]:
+    """Everything that must be the same on every run."""
+    files = [*sorted((out / "rows").glob("*.parquet")), out / "rejected.jsonl"]
+    return {str(f.relative_to(out)): f.read_bytes() for f in files}
