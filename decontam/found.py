@@ -83,7 +83,7 @@ def _run(texts: RowTexts, index: Index, scratch: match.Scratch | None, evidence:
     hit_rows, lines = match.scan_rows(
         data, offsets, texts.row_at, texts.order, fold_table(), index.table, scratch, skip, evidence, users, False
     )
-    return hit_rows, lines
+    return hit_rows, lines.reshape(-1, match.EVIDENCE)
 
 
 def scan_batch(

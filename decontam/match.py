@@ -81,7 +81,7 @@ def scratch_for(table: Table) -> Scratch:
     )
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@njit(nogil=True, cache=True)
 def fill_table(hashes, bloom, keys, grams, numbers):  # type: ignore[no-untyped-def]
     """Put n-grams into an empty table; `numbers[i]` becomes the number of n-gram i. Returns how many differ."""
     count = 0
@@ -101,7 +101,7 @@ def fill_table(hashes, bloom, keys, grams, numbers):  # type: ignore[no-untyped-
     return count
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@njit(nogil=True, cache=True)
 def scan_rows(data, offsets, row_at, order, fold, table, scratch, skip_budget, evidence, users, skip_own):  # type: ignore[no-untyped-def]
     """Scan rows; returns (row hit or not, lines of evidence).
 
@@ -113,11 +113,13 @@ def scan_rows(data, offsets, row_at, order, fold, table, scratch, skip_budget, e
         users: the source of each row, to note which n-grams sources use on their own (into scratch); empty: do not.
         skip_own: a unit of the row's own source does not count as held (benchmarks read as if they were data).
     """
+    lengths, bloom, keys, slots = table.lengths, table.bloom, table.keys, table.grams
+    posting_at, postings, unit_of, gram_of, unit_at = table.posting_at, table.postings, table.unit_of, table.gram_of, table.unit_at
     rows = len(row_at) - 1
     hit_rows = np.zeros(rows, np.bool_)
-    out = np.empty((64, EVIDENCE), np.int64)
-    found = 0
-    size, widest = 1, 1
+    out = np.empty(64 * EVIDENCE, np.int64)
+    found = np.int64(0)
+    size, widest = np.int64(1), np.int64(1)
     for row in range(rows):
         length = 0
         for k in range(row_at[row], row_at[row + 1]):
@@ -125,28 +127,27 @@ def scan_rows(data, offsets, row_at, order, fold, table, scratch, skip_budget, e
         size, widest = max(size, length), max(widest, row_at[row + 1] - row_at[row])
     hashes, grams, candidates = np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty(size, np.int64)
     starts, ends = np.empty(size, np.int64), np.empty(size, np.int64)
-    token_at, hit_at = np.zeros(widest + 1, np.int64), np.zeros(widest + 1, np.int64)
-    positions, numbers = np.empty(1024, np.int64), np.empty(1024, np.int32)
-    n = table.lengths[0]
+    token_at, hit_at, runs = np.zeros(widest + 1, np.int64), np.zeros(widest + 1, np.int64), np.zeros((widest, 4), np.int64)
+    positions, numbers = np.empty(1024, np.int64), np.empty(1024, np.int64)
     for row in range(rows):
         scratch.clock[0] += 1
         now = scratch.clock[0]
-        tokens, hits, texts = 0, 0, row_at[row + 1] - row_at[row]
+        tokens, hits, texts = np.int64(0), np.int64(0), row_at[row + 1] - row_at[row]
         for j in range(texts):
             text = order[row_at[row] + j]
             count = tokenise(data, offsets[text], offsets[text + 1], fold, hashes[tokens:], starts[tokens:], ends[tokens:])
-            for length in table.lengths:
+            for length in lengths:
                 made = roll(hashes[tokens:], count, length, grams)
                 passed = 0
                 for i in range(made):
                     h = grams[i]
-                    word = table.bloom[np.int64(h >> BLOOM_SHIFT) & (len(table.bloom) - 1)]
+                    word = bloom[np.int64(h >> BLOOM_SHIFT) & (len(bloom) - 1)]
                     candidates[passed] = i
                     passed += np.int64((word >> (h & BIT_MASK)) & (word >> ((h >> BIT_SHIFT) & BIT_MASK)) & U(1))
                 if hits + passed > len(positions):
                     positions, numbers = _grown(positions, hits + passed), _grown(numbers, hits + passed)
                 for c in range(passed):
-                    number = _find(table, grams[candidates[c]])
+                    number = _find(keys, slots, grams[candidates[c]])
                     if number >= 0:
                         positions[hits], numbers[hits] = tokens + candidates[c], number
                         hits += 1
@@ -154,182 +155,176 @@ def scan_rows(data, offsets, row_at, order, fold, table, scratch, skip_budget, e
             token_at[j + 1], hit_at[j + 1] = tokens, hits
         if hits == 0:
             continue
-        touched = _mark_units(table, scratch, numbers, hits, now)
+        touched = np.int64(0)
+        for i in range(hits):  # every place of every distinct n-gram found
+            gram = numbers[i]
+            if scratch.gram_seen[gram] == now:
+                continue
+            scratch.gram_seen[gram] = now
+            for z in range(posting_at[gram], posting_at[gram + 1]):
+                x = postings[z]
+                unit = unit_of[x]
+                if scratch.unit_seen[unit] != now:
+                    scratch.unit_seen[unit] = now
+                    scratch.unit_count[unit] = 0
+                    scratch.units[touched] = unit
+                    touched += 1
+                scratch.unit_count[unit] += 1
+                scratch.token_seen[x] = now
         for i in range(touched):
             unit = scratch.units[i]
-            length = table.unit_at[unit + 1] - table.unit_at[unit]
-            span = min(n, length)
-            if skip_budget == 0 and scratch.unit_count[unit] * span < min(table.needed[unit], length):
+            first, last = unit_at[unit], unit_at[unit + 1]
+            span = min(lengths[0], last - first)
+            if skip_budget == 0 and scratch.unit_count[unit] * span < min(table.needed[unit], last - first):
                 continue
-            own, every = _coverage(table, scratch, unit, span, now)
+            own, every = _coverage(scratch.token_seen, gram_of, table.common, first, last, span, now)
             if len(users) and every >= table.held[unit] and not (skip_own and table.owner[unit] == users[row]):
-                for x in range(table.unit_at[unit], table.unit_at[unit + 1]):
-                    if table.gram_of[x] >= 0:
-                        scratch.gram_held[table.gram_of[x]] = now
-            if skip_budget:
-                args = (hashes, token_at, texts, positions, numbers, hit_at, skip_budget)
-                own = every = _skip_coverage(table, scratch, unit, n, args)
-            if own >= table.needed[unit] or (table.whole[unit] != NEVER and every == length):
+                for x in range(first, last):
+                    if gram_of[x] >= 0:
+                        scratch.gram_held[gram_of[x]] = now
+            if skip_budget == 0 and own < table.needed[unit] and (table.whole[unit] == NEVER or every < last - first):
+                continue
+            if skip_budget == 0 and not evidence:
                 hit_rows[row] = True
-                for j in range(texts if evidence else 0):
-                    if found == len(out):
-                        out = _grown(out, found + 1)
-                    line = out[found]
-                    _best_run(table, unit, span, hashes, token_at, j, positions, numbers, hit_at, line)
-                    if line[TURN_COVERED]:
-                        text = order[row_at[row] + j]
-                        line[ROW], line[TEXT], line[UNIT], line[COVERED], line[COVERED_ALL] = row, text, unit, own, every
-                        _place(data, offsets[text], starts, ends, line)
-                        found += 1
-        if len(users):
-            _note_users(scratch, numbers, hits, now, users[row])
-    return hit_rows, out[:found]
+                continue
+            skipped = _runs(
+                posting_at,
+                postings,
+                table.tokens,
+                first,
+                last,
+                span,
+                hashes,
+                texts,
+                token_at,
+                hit_at,
+                positions,
+                numbers,
+                skip_budget,
+                scratch.skip_cover,
+                runs,
+            )
+            if skip_budget:
+                own = every = skipped
+                if own < table.needed[unit]:
+                    continue
+            hit_rows[row] = True
+            for j in range(texts if evidence else 0):
+                if runs[j, 3] == 0:
+                    continue
+                if (found + 1) * EVIDENCE > len(out):
+                    out = _grown(out, (found + 1) * EVIDENCE)
+                line = out[found * EVIDENCE : (found + 1) * EVIDENCE]
+                found += 1
+                text, begin, run = order[row_at[row] + j], runs[j, 1], runs[j, 0]
+                line[ROW], line[TEXT], line[UNIT], line[COVERED], line[COVERED_ALL] = row, text, unit, own, every
+                line[RUN], line[ITEM_FROM], line[TURN_COVERED], line[TURN_TOKENS] = (
+                    run,
+                    runs[j, 2],
+                    runs[j, 3],
+                    token_at[j + 1] - token_at[j],
+                )
+                line[START] = characters(data, offsets[text], starts[begin])
+                line[END] = line[START] + characters(data, starts[begin], ends[begin + run - 1])
+                line[RUN_CHARACTERS] = 0
+                for token in range(begin, begin + run):
+                    line[RUN_CHARACTERS] += characters(data, starts[token], ends[token])
+        if len(users):  # which n-grams this row uses without holding a unit they belong to
+            for i in range(hits):
+                gram = numbers[i]
+                if scratch.gram_held[gram] != now:
+                    if scratch.first_user[gram] < 0:
+                        scratch.first_user[gram] = users[row]
+                    elif scratch.first_user[gram] != users[row]:
+                        scratch.common[gram] = True
+    return hit_rows, out[: found * EVIDENCE]
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
-def _find(table, h):  # type: ignore[no-untyped-def]
-    mask = len(table.keys) - 1
+@njit(nogil=True, cache=True)
+def _find(keys, slots, h):  # type: ignore[no-untyped-def]
+    mask = len(keys) - 1
     slot = np.int64(h >> SLOT_SHIFT) & mask
-    while table.grams[slot] >= 0:
-        if table.keys[slot] == h:
-            return table.grams[slot]
+    while slots[slot] >= 0:
+        if keys[slot] == h:
+            return slots[slot]
         slot = (slot + 1) & mask
     return -1
 
 
 @njit(nogil=True, cache=True)
 def _grown(array, size):  # type: ignore[no-untyped-def]
-    bigger = np.empty((max(size, 2 * len(array)), *array.shape[1:]), array.dtype)
-    bigger[: len(array)] = array
+    """A longer copy; by hand, because a slice assignment takes numba two seconds longer to compile."""
+    bigger = np.empty(max(size, 2 * len(array)), np.int64)
+    for i in range(len(array)):
+        bigger[i] = array[i]
     return bigger
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
-def _mark_units(table, scratch, numbers, hits, now):  # type: ignore[no-untyped-def]
-    """Mark every place of every distinct n-gram that was found; returns how many units were touched (their list is in scratch)."""
-    touched = 0
-    for i in range(hits):
-        gram = numbers[i]
-        if scratch.gram_seen[gram] == now:
-            continue
-        scratch.gram_seen[gram] = now
-        for z in range(table.posting_at[gram], table.posting_at[gram + 1]):
-            x = table.postings[z]
-            unit = table.unit_of[x]
-            if scratch.unit_seen[unit] != now:
-                scratch.unit_seen[unit] = now
-                scratch.unit_count[unit] = 0
-                scratch.units[touched] = unit
-                touched += 1
-            scratch.unit_count[unit] += 1
-            scratch.token_seen[x] = now
-    return touched
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _coverage(table, scratch, unit, span, now):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True)
+def _coverage(token_seen, gram_of, common, first, last, span, now):  # type: ignore[no-untyped-def]
     """Tokens of the unit inside the n-grams found: (those that are not common, all)."""
-    own, every, own_left, every_left = 0, 0, 0, 0
-    for x in range(table.unit_at[unit], table.unit_at[unit + 1]):
-        if scratch.token_seen[x] == now:
-            every_left = span
-            if not table.common[table.gram_of[x]]:
-                own_left = span
-        own += own_left > 0
-        every += every_left > 0
-        own_left -= 1
-        every_left -= 1
+    own, every, own_to, every_to = 0, 0, first, first
+    for x in range(first, last):
+        if token_seen[x] == now:
+            every_to = x + span
+            if not common[gram_of[x]]:
+                own_to = x + span
+        own += x < own_to
+        every += x < every_to
     return own, every
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
-def _first_posting(table, gram, unit):  # type: ignore[no-untyped-def]
-    """Place in `postings` of the first token of the unit at which the n-gram stands; -1 for none."""
-    low, high = table.posting_at[gram], table.posting_at[gram + 1]
-    stop, first = high, table.unit_at[unit]
-    while low < high:
-        middle = (low + high) >> 1
-        if table.postings[middle] < first:
-            low = middle + 1
-        else:
-            high = middle
-    return low if low < stop and table.postings[low] < table.unit_at[unit + 1] else -1
+@njit(nogil=True, cache=True)
+def _runs(posting_at, postings, unit_tokens, first, last, span, hashes, texts, token_at, hit_at, positions, numbers, budget, cover, runs):  # type: ignore[no-untyped-def]
+    """For each text of the row: longest common run with the unit, where it is, and how many tokens lie in n-grams of the unit.
 
+    Every maximal run of at least `span` tokens is found at its first n-gram. With a budget also: how many tokens of the unit lie in
+    runs longer than `span` that begin with `span` equal tokens, differ in at most `budget` places and end equal (returned).
 
-@njit(nogil=True, cache=True, boundscheck=False)
-def _best_run(table, unit, span, hashes, token_at, j, positions, numbers, hit_at, line):  # type: ignore[no-untyped-def]
-    """Longest common run of text j and the unit, and how many tokens of the text lie in n-grams of the unit, into `line`.
-
-    Every maximal run of at least `span` tokens is found at its first n-gram. START and END are token numbers here.
+    Args:
+        runs: filled: (tokens of the run, its first token in the row, its first token in the unit, covered tokens of the text).
     """
-    first, last = table.unit_at[unit], table.unit_at[unit + 1]
-    best, covered, covered_to = 0, 0, -1
-    line[START], line[END], line[ITEM_FROM] = 0, 0, 0
-    for i in range(hit_at[j], hit_at[j + 1]):
-        z = _first_posting(table, numbers[i], unit)
-        if z < 0:
-            continue
-        p = positions[i]
-        covered += p + span - max(p, covered_to)
-        covered_to = p + span
-        while best < last - first and z < table.posting_at[numbers[i] + 1] and table.postings[z] < last:
-            x = table.postings[z]
-            if p == token_at[j] or x == first or hashes[p - 1] != table.tokens[x - 1]:
+    for k in range(last - first if budget else 0):
+        cover[k] = False
+    for j in range(texts):
+        best, covered, covered_to = 0, 0, token_at[j]
+        for i in range(hit_at[j], hit_at[j + 1]):
+            low, high = posting_at[numbers[i]], posting_at[numbers[i] + 1]
+            end = high
+            while low < high:  # the first posting inside the unit
+                middle = (low + high) >> 1
+                if postings[middle] < first:
+                    low = middle + 1
+                else:
+                    high = middle
+            if low == end or postings[low] >= last:
+                continue
+            p = positions[i]
+            covered += p + span - max(p, covered_to)
+            covered_to = p + span
+            while low < end and postings[low] < last and (budget or best < last - first):
+                x = postings[low]
+                low += 1
+                if p != token_at[j] and x != first and hashes[p - 1] == unit_tokens[x - 1]:
+                    continue  # inside a run that was followed from its beginning
                 run = span
-                while p + run < token_at[j + 1] and x + run < last and hashes[p + run] == table.tokens[x + run]:
+                while p + run < token_at[j + 1] and x + run < last and hashes[p + run] == unit_tokens[x + run]:
                     run += 1
                 if run > best:
                     best = run
-                    line[START], line[END], line[ITEM_FROM] = p, p + run, x - first
-            z += 1
-    line[RUN], line[TURN_COVERED], line[TURN_TOKENS] = best, covered, token_at[j + 1] - token_at[j]
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _skip_coverage(table, scratch, unit, n, args):  # type: ignore[no-untyped-def]
-    """Tokens of the unit inside runs longer than n that begin with n equal tokens, differ in at most `budget` places and end equal."""
-    hashes, token_at, texts, positions, numbers, hit_at, budget = args
-    first, last = table.unit_at[unit], table.unit_at[unit + 1]
-    scratch.skip_cover[: last - first] = False
-    for j in range(texts):
-        for i in range(hit_at[j], hit_at[j + 1]):
-            z = _first_posting(table, numbers[i], unit)
-            while 0 <= z < table.posting_at[numbers[i] + 1] and table.postings[z] < last:
-                x, p = table.postings[z], positions[i]
-                z += 1
-                if p != token_at[j] and x != first and hashes[p - 1] == table.tokens[x - 1]:
-                    continue  # inside a run that was already followed from its beginning
-                run, step, missed = n, n, 0
-                while p + step < token_at[j + 1] and x + step < last and missed <= budget:
-                    if hashes[p + step] == table.tokens[x + step]:
-                        run = step + 1
-                    else:
-                        missed += 1
-                    step += 1
-                if run > n:
-                    scratch.skip_cover[x - first : x - first + run] = True
-    return np.int64(scratch.skip_cover[: last - first].sum())
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _place(data, text_start, starts, ends, line):  # type: ignore[no-untyped-def]
-    """Token numbers of the run into character offsets of the text, and its length in characters without separators."""
-    first, last = line[START], line[END]
-    line[RUN_CHARACTERS] = 0
-    for token in range(first, last):
-        line[RUN_CHARACTERS] += characters(data, starts[token], ends[token])
-    begin = characters(data, text_start, starts[first])
-    line[END] = begin + characters(data, starts[first], ends[last - 1])
-    line[START] = begin
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _note_users(scratch, numbers, hits, now, user):  # type: ignore[no-untyped-def]
-    """Note the n-grams this row uses without holding a unit they belong to."""
-    for i in range(hits):
-        gram = numbers[i]
-        if scratch.gram_held[gram] != now:
-            if scratch.first_user[gram] < 0:
-                scratch.first_user[gram] = user
-            elif scratch.first_user[gram] != user:
-                scratch.common[gram] = True
+                    runs[j, 1], runs[j, 2] = p, x - first
+                if budget:
+                    reach, step, missed = run, run, 0
+                    while p + step < token_at[j + 1] and x + step < last and missed <= budget:
+                        if hashes[p + step] == unit_tokens[x + step]:
+                            reach = step + 1
+                        else:
+                            missed += 1
+                        step += 1
+                    for k in range(x - first, x - first + reach if reach > span else 0):
+                        cover[k] = True
+        runs[j, 0], runs[j, 3] = best, covered
+    skipped = 0
+    for k in range(last - first if budget else 0):
+        skipped += cover[k]
+    return skipped

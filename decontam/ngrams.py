@@ -124,9 +124,16 @@ def texts_of_column(column: pa.Array | pa.ChunkedArray) -> Texts:
         column = column.fill_null("")
     _, offsets, data = column.buffers()
     if len(column) == 0 or offsets is None:
-        return Texts(np.zeros(0, np.uint8), np.zeros(len(column) + 1, np.int64))
+        return _frozen(np.zeros(0, np.uint8), np.zeros(len(column) + 1, np.int64))
     bounds = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
-    return Texts(np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8), bounds)
+    return _frozen(np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8), bounds)
+
+
+def _frozen(data: np.ndarray, offsets: np.ndarray) -> Texts:
+    """Read-only views, always: a kernel is compiled anew for every mixture of read-only and writable arrays."""
+    data, offsets = data.view(), offsets.view()
+    data.flags.writeable = offsets.flags.writeable = False
+    return Texts(data, offsets)
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -136,7 +143,7 @@ def mix(h):  # type: ignore[no-untyped-def]
     return h ^ (h >> HALF)
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@njit(nogil=True, cache=True)
 def tokenise(data, start, end, fold, hashes, starts, ends):  # type: ignore[no-untyped-def]
     """Hash and byte span of every token of `data[start:end]`; returns how many there are.
 
@@ -200,7 +207,7 @@ def tokenise(data, start, end, fold, hashes, starts, ends):  # type: ignore[no-u
     return count
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@njit(nogil=True, cache=True)
 def decode(data, i, end):  # type: ignore[no-untyped-def]
     """The code point at `data[i]` (a lead byte of two or more) and its width in bytes; wrong UTF-8 gives (0, 1)."""
     lead = np.int64(data[i])
@@ -215,7 +222,7 @@ def decode(data, i, end):  # type: ignore[no-untyped-def]
     return (code, width) if code < CODE_POINTS else (0, 1)
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@njit(nogil=True, cache=True)
 def roll(hashes, count, n, grams):  # type: ignore[no-untyped-def]
     """Hashes of all n-grams of `hashes[:count]` into `grams`; returns how many: `max(0, count - n + 1)`. n-grams of different n differ."""
     leaving = U(1)
@@ -232,7 +239,7 @@ def roll(hashes, count, n, grams):  # type: ignore[no-untyped-def]
     return max(0, count - n + 1)
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@njit(nogil=True, cache=True)
 def characters(data, start, end):  # type: ignore[no-untyped-def]
     """How many code points `data[start:end]` holds: turns byte offsets into character offsets."""
     count = 0
@@ -241,7 +248,7 @@ def characters(data, start, end):  # type: ignore[no-untyped-def]
     return count
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@njit(nogil=True, cache=True)
 def _all_tokens(data, offsets, fold, hashes, starts, ends, bounds):  # type: ignore[no-untyped-def]
     total = 0
     for text in range(len(offsets) - 1):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from columnar import cli
 from columnar.store import write_json
 from decontam.rules import DecontamConfig
 
@@ -98,3 +99,55 @@ def read_report(out: Path, key: str) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return report if report.get("key") == key else None
+
+
+def report_tables(report: dict[str, Any]) -> str:
+    """The report for the terminal: benchmarks, sources, what was not checked."""
+    benchmarks = [
+        {
+            "benchmark": b["benchmark"],
+            "policy": b["policy"],
+            "items": b["items"],
+            "unseeable": b["unseeable"]["items"],
+            "hit": b["hit"],
+            "%": round(100 * b["share"], 2),
+            "rows": b["rows"],
+            "verdict": b["verdict"],
+            "rows by source": ", ".join(
+                f"{s} {line['rows']}" for s, line in sorted(b["by_source"].items(), key=lambda x: -x[1]["rows"])[:4]
+            ),
+        }
+        for b in report["benchmarks"]
+    ]
+    share = 100 * report["dataset_share"]
+    sources = [
+        {**{k: s[k] for k in ("source", "rows", "contaminated", "drop")}, f"over {share:g} % of": ", ".join(s["over"]) or "-"}
+        for s in report["sources"]
+    ]
+    rule = report["rule"]
+    lines = [
+        f"rule {rule['preset']}: {rule['source']}",
+        "",
+        cli.table(benchmarks),
+        "",
+        cli.table(sources),
+        "",
+        f"common n-grams left out: {report['common_ngrams']:,} of {report['ngrams']:,}",
+        f"paraphrase: {report['paraphrase']}",
+    ]
+    lines += [f"guessed for {b['benchmark']}: {b['guessed']}" for b in report["benchmarks"] if b["guessed"]]
+    return "\n".join(lines)
+
+
+def registry_table() -> str:
+    """What the registry has."""
+    from columnar.config import parse, read_yaml
+    from decontam.benchmarks import REGISTRY, BenchmarkFile
+
+    registry = parse(BenchmarkFile, read_yaml(REGISTRY), str(REGISTRY))
+    rows = [
+        {"name": name, "policy": spec.policy, "fields": ", ".join(spec.fields), "source": spec.source, "license": spec.license}
+        for name, spec in registry.benchmarks.items()
+    ]
+    suites = [f"suite {name}: {', '.join(names)}" for name, names in registry.suites.items()]
+    return "\n".join([cli.table(rows), "", *suites])

@@ -12,17 +12,21 @@ Exit code 4 when --fail-on dev|unseen|any asks for it.
 
 from __future__ import annotations
 
+import argparse
 import os
 import queue
+import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from columnar.errors import StoreError
-from decontam.rules import DecontamConfig
+from columnar import cli, config
+from columnar.errors import ConfigError, Contaminated, StoreError
+from decontam.rules import PRESETS, DecontamConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -252,3 +256,78 @@ def recheck(dataset: Dataset, wanted: DecontamConfig) -> None:
         raise StoreError(
             f"{dataset.path}: {left} rows still hold benchmark items after removal", "this is an error of ours: please report it"
         )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    made = cli.parser("decontam.scan", __doc__)
+    made.add_argument("input", nargs="?", help="a dataset directory, or a file, folder or pattern that the loaders read")
+    made.add_argument(
+        "--benchmarks", action="append", help="names or suites of the registry, a YAML file, a folder of files; may be repeated"
+    )
+    made.add_argument("--root", help="where relative sources of the YAML start (default: its folder)")
+    made.add_argument("--preset", default="caravan", help=f"the rule: {', '.join(PRESETS)}")
+    made.add_argument("--ngram", type=int, help="tokens of an n-gram, instead of the preset's")
+    made.add_argument("--threshold", type=float, help="share of an item's tokens to be covered, instead of the preset's")
+    made.add_argument("--config", help="a YAML file with all of this; flags win")
+    made.add_argument("--out", help="where to write (default: into the dataset directory; for other files nothing is kept)")
+    made.add_argument("--fail-on", choices=("dev", "unseen", "any"), help="exit code 4 when a benchmark of this kind was hit")
+    made.add_argument("--threads", type=int, help="default: one a core")
+    made.add_argument("--force", action="store_true", help="scan again even if nothing changed")
+    made.add_argument("--list", action="store_true", help="list the registry's benchmarks and suites, and stop")
+    return cli.run(_command, made, argv)
+
+
+def _command(args: argparse.Namespace) -> int:
+    from decontam.report import registry_table, report_tables
+
+    if args.list:
+        print(registry_table())
+        return 0
+    if not args.input:
+        raise ConfigError("no input given", "name a dataset directory or a file: python -m decontam.scan out/tiny --benchmarks tulu3")
+    said = config.read_yaml(args.config) if args.config else {}
+    flags = {"benchmarks": args.benchmarks, "root": args.root, "preset": args.preset if "preset" not in said else None}
+    flags |= {"ngram": args.ngram, "threshold": args.threshold, "fail_on": args.fail_on}
+    wanted = config.parse(DecontamConfig, said | {k: v for k, v in flags.items() if v is not None}, args.config or "flags")
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = _open(args.input, Path(args.out) if args.out else Path(folder) / "loaded")
+        total = dataset.rows * (2 if wanted.rule().common else 1)
+        with cli.Progress("scan", total, quiet=args.json) as bar:
+            report = scan_dataset(dataset, wanted, Path(args.out) if args.out else None, args.threads, args.force, bar.add)
+        if args.json:
+            cli.emit(report)
+        else:
+            print(report_tables(report))
+            where = args.out or (args.input if dataset.path == Path(args.input) else None)
+            seconds = time.monotonic() - started
+            cli.say(
+                f"{dataset.rows:,} rows in {seconds:.1f} s" + (f"; evidence: {where}/hits/decontam.parquet" if where else "; nothing kept")
+            )
+    return _verdict(report, wanted)
+
+
+def _open(given: str, out: Path) -> Dataset:
+    """The dataset directory as it is, or the file loaded into `out`."""
+    from columnar.load import SourceSpec, load_source
+    from columnar.store import open_dataset
+
+    if (Path(given) / "rows").is_dir():
+        return open_dataset(given)
+    load_source(SourceSpec(name=Path(given).name.split(".")[0], path=given), out)
+    return open_dataset(out)
+
+
+def _verdict(report: dict[str, Any], wanted: DecontamConfig) -> int:
+    """Raises `Contaminated` (exit code 4) when a benchmark of the kind that must not be hit was hit."""
+    if wanted.fail_on:
+        hit = [b for b in report["benchmarks"] if b["hit"] and wanted.fail_on in (b["policy"], "any")]
+        if hit:
+            named = ", ".join(f"{b['benchmark']} ({b['hit']} of {b['items']} items)" for b in hit)
+            raise Contaminated(f"--fail-on {wanted.fail_on}: {named}", "see hits/decontam.parquet for every place")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
