@@ -16,36 +16,25 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple
-
-import msgspec
+from typing import IO, Any
 
 from columnar import cli, store
-from columnar.errors import ConfigError, RejectedRows, StoreError
-from columnar.files import SourceFile, SourceSpec, resolve
+from columnar.errors import ConfigError, InputError, RejectedRows, StoreError
+from columnar.files import SourceFile, SourceSpec, resolve, sha256_of
 from columnar.formats import NAMES, detect, named
-from columnar.formats.shape import Bad, Draft, Shape
-from columnar.readers import RawRecord, read
-from columnar.record import Problem, schema_of, seal, to_batch, validate
+from columnar.formats.shape import Shape
+from columnar.ingest import Reject, ingest, named_fields
+from columnar.readers import read
+from columnar.record import Problem, schema_of
 
 __all__ = ["SourceSpec", "detect", "iter_records", "load_source", "main", "source_key"]
 
 VERSION = 1
 MAX_REJECT = 0.01
 SAMPLE = 100  # records looked at to recognise a shape
-BATCH_ROWS, BATCH_BYTES = 10_000, 32 << 20
-
-
-class Reject(NamedTuple):
-    """A row that is not good: where it is and why."""
-
-    file: str
-    line: int
-    problem: Problem
-    raw: str
 
 
 def source_key(spec: SourceSpec, files: list[SourceFile]) -> str:
@@ -63,7 +52,7 @@ def iter_records(source: SourceSpec | Path | str) -> Iterator[tuple[str, int, di
     """
     spec = source if isinstance(source, SourceSpec) else SourceSpec(name=Path(str(source)).name, path=str(source))
     for file in resolve(spec):
-        for record in _named_fields(read(file.path, spec.header), spec.columns):
+        for record in named_fields(read(file.path, spec.header), spec.columns):
             if record.value is None:
                 raise RejectedRows(f"{file.uri}:{record.line}: {record.problem}")
             yield file.place, record.row, record.value
@@ -102,7 +91,7 @@ def load_source(
                 f"{out}: holds another dataset ({known['identity'].get('name')})", "give another --out, or --force to replace it"
             )
     _clear(out, force)
-    shape, words = _shape(spec, files)
+    shape, words, samples = _shape(spec, files)
     writer = store.RowWriter(out, schema_of(shape.kinds))
     counts: dict[str, Any] = {"in": 0, "rows": 0, "rejects": 0, "records": 0, "kinds": {}, "format": shape.name, "mapping": words}
     problems: Counter[str] = Counter()
@@ -113,19 +102,20 @@ def load_source(
         left = spec.limit
         for file in files:
             seen = 0
-            for rows, rejects, records in _batches(file, shape, spec, left):
-                seen += records
-                if rows:
-                    writer.write(to_batch(rows, writer.schema))
-                for reject in rejects:
+            for part in ingest(file, shape, spec, writer.schema, samples, left):
+                writer.write(part.rows)
+                for reject in part.rejects:
                     first = first or reject
                     problems[_reason(reject.problem)] += 1
                     _write_reject(rejected, reject)
-                kinds.update(row["kind"] for row in rows)
-                counts["rows"] += len(rows)
-                counts["rejects"] += len(rejects)
+                for kind in part.rows.column("kind").value_counts().to_pylist():
+                    kinds[kind["values"]] += kind["counts"]
+                seen += part.records
+                counts["rejects"] += len(part.rejects)
+                counts["rows"] += part.rows.num_rows
                 if on_rows:
                     on_rows(counts["rows"], counts["rejects"])
+            _unchanged(file)
             inputs.append({"uri": file.uri, "revision": file.revision, "sha256": file.sha256, "bytes": file.bytes, "records": seen})
             counts["records"] += seen
             if left is not None:
@@ -155,89 +145,25 @@ def load_source(
     return counts
 
 
-def _shape(spec: SourceSpec, files: list[SourceFile]) -> tuple[Shape, str]:
-    """The shape of a source, and in words how its fields are mapped."""
+def _unchanged(file: SourceFile) -> None:
+    """A file that is written to while it is read is neither its old nor its new self."""
+    if sha256_of(file.path) != file.sha256:
+        raise InputError(f"{file.uri}: changed while it was read", "run again when nothing writes to it")
+
+
+def _shape(spec: SourceSpec, files: list[SourceFile]) -> tuple[Shape, str, list[dict[str, Any]]]:
+    """The shape of a source, in words how its fields are mapped, and the records that were looked at."""
     samples: list[dict[str, Any]] = []
     for file in files:
-        records = _named_fields(read(file.path, spec.header), spec.columns)
+        records = named_fields(read(file.path, spec.header), spec.columns)
         samples += [r.value for r in islice(records, SAMPLE) if r.value is not None]
         if len(samples) >= SAMPLE:
             break
     if spec.format != "auto":
         shape = named(spec.format)
-        return shape, shape.match({f for r in samples for f in r}, samples) or "as the format says"
+        return shape, shape.match({f for r in samples for f in r}, samples) or "as the format says", samples
     name, words = detect(samples)
-    return named(name), words
-
-
-def _named_fields(records: Iterable[RawRecord], columns: dict[str, str]) -> Iterator[RawRecord]:
-    """Records with the user's `columns:` applied: their names become ours, in the record and inside its message lists."""
-    if not columns:
-        yield from records
-        return
-    ours = {theirs: name for name, theirs in columns.items()}
-    for record in records:
-        yield record if record.value is None else record._replace(value=_renamed(record.value, ours))
-
-
-def _renamed(value: dict[str, Any], ours: dict[str, str]) -> dict[str, Any]:
-    made = {}
-    for key, held in value.items():
-        if isinstance(held, list) and held and isinstance(held[0], dict):
-            held = [{ours.get(k, k): v for k, v in item.items()} if isinstance(item, dict) else item for item in held]
-        made[ours.get(key, key)] = held
-    return made
-
-
-def _batches(
-    file: SourceFile, shape: Shape, spec: SourceSpec, limit: int | None
-) -> Iterator[tuple[list[dict[str, Any]], list[Reject], int]]:
-    """Rows and rejects of a file, bounded in number and in bytes, with how many records they came from."""
-    rows: list[dict[str, Any]] = []
-    rejects: list[Reject] = []
-    records = size = 0
-    origin = {"uri": file.uri, "revision": file.revision, "split": spec.split}
-    for record in islice(_named_fields(read(file.path, spec.header), spec.columns), limit):
-        records += 1
-        size += len(record.raw) or 1000
-        try:
-            drafts = _drafts(record, shape)
-        except Bad as bad:
-            rejects.append(_reject(file, record, bad.problem))
-            drafts = []
-        for part, draft in enumerate(drafts):
-            row = {"source": spec.name, "origin": {**origin, "row": record.row}, "license": spec.license, **draft}
-            problems = validate(row)
-            if problems:
-                rejects.append(_reject(file, record, problems[0]))
-            else:
-                meta = row.get("meta")
-                row["meta"] = _meta(meta) if meta else None
-                rows.append(seal(row, file.place, part))
-        if len(rows) + len(rejects) >= BATCH_ROWS or size >= BATCH_BYTES:
-            yield rows, rejects, records
-            rows, rejects, records, size = [], [], 0, 0
-    if records:
-        yield rows, rejects, records
-
-
-def _drafts(record: RawRecord, shape: Shape) -> list[Draft]:
-    if record.value is None:
-        assert record.problem is not None
-        raise Bad(*record.problem)
-    drafts = shape.rows(record.value)
-    if not drafts:
-        raise Bad("", "a record that gives no row", f"at least one row of kind {' or '.join(shape.kinds)}")
-    return drafts
-
-
-def _meta(meta: dict[str, Any]) -> str:
-    return msgspec.json.encode(meta, enc_hook=str).decode()
-
-
-def _reject(file: SourceFile, record: RawRecord, problem: Problem) -> Reject:
-    raw = record.raw or _meta(record.value or {})
-    return Reject(file.uri, record.line, problem, raw if isinstance(raw, str) else raw.decode("utf-8", "backslashreplace"))
+    return named(name), words, samples
 
 
 def _write_reject(file: IO[str], reject: Reject) -> None:

@@ -1,10 +1,10 @@
 """Several answers to one prompt, or one answer with a verdict on it. Kind candidates.
 
-    {"instruction": "…", "completions": [{"model": "a", "response": "…", "annotations": {"helpfulness": {"Rating": "4", …}}}, …]}   UltraFeedback
-    {"prompt": "…", "responses": ["…", "…"], "rewards_armorm": [{"score": 0.1}, …]}                                                Magpie
-    {"instruction": "…", "output": ["best", "second", …], "history": []}                  ranked: the first is the best, score = -rank
-    {"messages": […], "label": true}                              KTO: one candidate, score 1 or 0, so that no bad answer is trained on
-    {"instruction": "…", "output": "…", "generator": "gpt-4"}                             the outputs of a named model
+{"instruction": "…", "completions": [{"model": "a", "response": "…", "annotations": {"helpfulness": {"Rating": "4", …}}}, …]}   UltraFeedback
+{"prompt": "…", "responses": ["…", "…"], "rewards_armorm": [{"score": 0.1}, …]}                                                Magpie
+{"instruction": "…", "output": ["best", "second", …], "history": []}                  ranked: the first is the best, score = -rank
+{"messages": […], "label": true}                              KTO: one candidate, score 1 or 0, so that no bad answer is trained on
+{"instruction": "…", "output": "…", "generator": "gpt-4"}                             the outputs of a named model
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from columnar.record import describe
 PROMPTS = ("prompt", "instruction", "question", "raw_text", "query", "input")
 LISTS = ("completions", "responses", "answers", "candidates", "generations")
 ANSWERS = ("output", "completion", "response", "answer")
-_JUDGED = {"generator": {"dataset", "datasplit", "target"}, "model": {"target", "final_label", "annotation_1", "datasplit", "score", "rating"}}
+_JUDGED = {
+    "generator": {"dataset", "datasplit", "target"},
+    "model": {"target", "final_label", "annotation_1", "datasplit", "score", "rating"},
+}
 _CONTENT = ("response", "completion", "answer", "content", "text", "output", "generated_text", "solution")
 _MODEL, _SCORE = ("model", "model_name", "generator"), ("overall_score", "score", "reward", "is_correct")
 
@@ -118,7 +121,9 @@ def aspects(value: Any) -> list[dict[str, Any]]:
 
 
 def _solutions(record: Record) -> list[str]:
-    return [k for k, v in record.items() if isinstance(v, dict) and isinstance(v.get("solution"), str) and isinstance(v.get("is_correct"), bool)]
+    return [
+        k for k, v in record.items() if isinstance(v, dict) and isinstance(v.get("solution"), str) and isinstance(v.get("is_correct"), bool)
+    ]
 
 
 def _solution_match(fields: set[str], samples: list[Record]) -> str | None:
@@ -192,7 +197,11 @@ def _output_match(fields: set[str], _: list[Record]) -> str | None:
 def _output(record: Record) -> list[Draft]:
     if "output_cand" in record:
         ratings = aspects(record.get("parsed_result"))
-        candidate = {"content": text(record, "output_cand"), "model": optional(record, "generator_cand") or None, "ratings": ratings or None}
+        candidate = {
+            "content": text(record, "output_cand"),
+            "model": optional(record, "generator_cand") or None,
+            "ratings": ratings or None,
+        }
         candidate["score"] = ratings[0]["rating"] if len(ratings) == 1 else None
         prompt, used = asked(text(record, "input")), ["input", "output_cand", "generator_cand"]
     else:

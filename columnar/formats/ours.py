@@ -1,6 +1,6 @@
 """Our own rows read back, from a dataset directory or as JSON lines: id, text, origin, licence, meta and parents stay what they are.
 
-    {"id": "9f…", "hash": "…", "kind": "sft", "source": "…", "origin": {…}, "messages": […]}
+{"id": "9f…", "hash": "…", "kind": "sft", "source": "…", "origin": {…}, "messages": […]}
 """
 
 from __future__ import annotations

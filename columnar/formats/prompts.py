@@ -1,8 +1,8 @@
 """What is asked without an answer to train on: RLVR prompts, personas, benchmark items, bare prompts and texts. Kind prompt.
 
-    {"messages": [{"role": "user", …}], "ground_truth": "18", "dataset": "gsm8k"}    the published RLVR shape: dataset -> verifier
-    {"persona": "A beekeeper who …"}                                                 the persona is the prompt's text
-    {"task_id": "HumanEval/0", "prompt": "def f(…)", "entry_point": "f", …}          a benchmark item: its answer -> ground_truth if it is one
+{"messages": [{"role": "user", …}], "ground_truth": "18", "dataset": "gsm8k"}    the published RLVR shape: dataset -> verifier
+{"persona": "A beekeeper who …"}                                                 the persona is the prompt's text
+{"task_id": "HumanEval/0", "prompt": "def f(…)", "entry_point": "f", …}          a benchmark item: its answer -> ground_truth if it is one
 """
 
 from __future__ import annotations
@@ -69,7 +69,11 @@ def _benchmark_match(fields: set[str], samples: list[Record]) -> str | None:
     if "turns" in fields and samples and isinstance(decoded(samples[0].get("turns")), list):
         return "turns[0] -> prompt; the later turns stay in meta (a prompt row asks one thing)"
     item = _item(fields)
-    return f"{item.benchmark}: {' and '.join(item.asks)} -> prompt" + (f", {item.answer} -> ground_truth" if item.answer else "") if item else None
+    return (
+        f"{item.benchmark}: {' and '.join(item.asks)} -> prompt" + (f", {item.answer} -> ground_truth" if item.answer else "")
+        if item
+        else None
+    )
 
 
 def _benchmark(record: Record) -> list[Draft]:
@@ -122,7 +126,11 @@ def _rlvr_match(fields: set[str], samples: list[Record]) -> str | None:
     if "ground_truth" in fields:
         verifier = first_of(fields, ("verifier", "dataset", "data_source"))
         if field != "messages" and not verifier:
-            return None if any(isinstance(r.get("ground_truth"), dict | list) for r in samples) or field == "question" else f"{field} -> prompt"
+            return (
+                None
+                if any(isinstance(r.get("ground_truth"), dict | list) for r in samples) or field == "question"
+                else f"{field} -> prompt"
+            )
         return f"{field} -> prompt, ground_truth -> ground_truth" + (f", {verifier} -> verifier" if verifier else "")
     if samples and all(isinstance(r.get("reward_model"), dict) for r in samples[:3]):
         return f"{field} -> prompt, reward_model.ground_truth -> ground_truth, data_source -> verifier"
@@ -143,7 +151,14 @@ def _rlvr(record: Record) -> list[Draft]:
     if any(left):
         meta[field] = left
     return [
-        {"kind": "prompt", "prompt": messages, "ground_truth": truth, "verifier": named.lower() or None, "tools": tools_of(record), "meta": meta}
+        {
+            "kind": "prompt",
+            "prompt": messages,
+            "ground_truth": truth,
+            "verifier": named.lower() or None,
+            "tools": tools_of(record),
+            "meta": meta,
+        }
     ]
 
 

@@ -50,7 +50,11 @@ def _short(about: Record) -> Record:
 
 
 def _seed_match(fields: set[str], _: list[Record]) -> str | None:
-    return "instruction + blank line + instances[].input -> user, instances[].output -> assistant" if {"instruction", "instances"} <= fields else None
+    return (
+        "instruction + blank line + instances[].input -> user, instances[].output -> assistant"
+        if {"instruction", "instances"} <= fields
+        else None
+    )
 
 
 def _seed(record: Record) -> list[Draft]:
@@ -58,7 +62,11 @@ def _seed(record: Record) -> list[Draft]:
 
 
 def _task_match(fields: set[str], _: list[Record]) -> str | None:
-    return "Definition + blank line + Instances[].input -> user, Instances[].output[0] -> assistant" if {"Definition", "Instances"} <= fields else None
+    return (
+        "Definition + blank line + Instances[].input -> user, Instances[].output[0] -> assistant"
+        if {"Definition", "Instances"} <= fields
+        else None
+    )
 
 
 def _task(record: Record) -> list[Draft]:
