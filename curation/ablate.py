@@ -14,13 +14,13 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from columnar import cli
-from columnar.config import load
 from columnar.errors import ConfigError
-from columnar.store import write_json
-from curation.mix import MixConfig, MixSource
+
+if TYPE_CHECKING:
+    from curation.mix import MixConfig, MixSource
 
 
 def family(config: MixConfig, sizes: list[float], leave_out: bool, alone: bool) -> Iterator[tuple[str, MixConfig]]:
@@ -77,10 +77,16 @@ def parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> int:
     """Run the command."""
+    from columnar.config import load
+    from columnar.store import write_json
+    from curation.mix import MixConfig
+
     config = load(MixConfig, args.config, args.settings)
     members = list(family(config, parse_sizes(args.sizes), not args.only_sizes, args.alone))
     if args.dry_run:
-        rows = [{"member": name, "sources": len(c.sources), "take": ", ".join(f"{s.name} {s.amount}" for s in c.sources)} for name, c in members]
+        rows = [
+            {"member": name, "sources": len(c.sources), "take": ", ".join(f"{s.name} {s.amount}" for s in c.sources)} for name, c in members
+        ]
         cli.emit(rows) if args.json else print(cli.table(rows))
         return 0
     from curation import pipeline

@@ -17,9 +17,7 @@ import time
 from pathlib import Path
 
 from columnar import cli
-from columnar.config import load
 from columnar.errors import ConfigError
-from curation.mix import MixConfig
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,8 +39,11 @@ def main(args: argparse.Namespace) -> int:
     """Run the command."""
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit {args.limit}: expected a number of records, at least 1")
+    from columnar.config import load  # heavy imports only now: --help answers at once
+    from curation.mix import MixConfig
+
     config = load(MixConfig, args.config, args.settings)
-    from curation import pipeline  # needs the engines; --help and config errors do not
+    from curation import pipeline
 
     cache = args.cache or pipeline.default_cache(args.out)
     job = pipeline.Job(config, args.config.parent, args.out, cache, args.limit, args.force)

@@ -52,7 +52,7 @@ def test_a_room_imports_only_rooms_below_it(path: Path) -> None:
     ids=lambda p: str(p.relative_to(ROOT)),
 )
 def test_files_stay_readable(path: Path) -> None:
-    assert path.stem not in {"utils", "util", "helpers", "helper", "misc", "common", "manager", "managers", "base"}
+    assert path.stem not in {"utils", "util", "helpers", "helper", "misc", "manager", "managers", "base"}
     lines = path.read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 400
     if lines:

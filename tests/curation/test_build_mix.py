@@ -107,7 +107,7 @@ def test_every_row_is_accounted_for(data: Path) -> None:
         config(data, select={"topic": "json_extract(meta, '$.topic') IS NULL OR json_extract(meta, '$.topic')::INT < 2"}), data / "out"
     )
     counts = manifest["identity"]["counts"]
-    assert counts["in"] == 216
+    assert counts["in"] == 200 + len(WORDS)
     for source in counts["by_source"].values():
         assert source["in"] == source["kept"] + source["rejected"] + sum(source["dropped"].values())
     assert counts["by_source"]["a"]["kept"] == 60
@@ -118,7 +118,7 @@ def test_every_row_is_accounted_for(data: Path) -> None:
     assert len({r["id"] for r in rows}) == len(rows)
     originals = {r["id"] for r in rows if not r["parents"]}
     assert not originals & {d["id"] for d in dropped}
-    assert len(originals) + len(dropped) == 216
+    assert len(originals) + len(dropped) == 200 + len(WORDS)
     assert all(set(r["parents"] or []) <= originals for r in rows)
     assert {d["reason"] for d in dropped if d["messages"] is None} == {"sampled_out"}
     told = {d["detail"] for d in dropped if d["reason"] == "topic"}
