@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -70,7 +71,7 @@ def table(rows: list[dict[str, Any]], columns: list[str] | None = None) -> str:
             return f"{value:,}"
         if isinstance(value, float):
             return f"{value:,.3f}".rstrip("0").rstrip(".")
-        return str(value).replace("\n", "⏎")
+        return printable(str(value))
 
     cells = [[show(row.get(name)) for name in names] for row in rows]
     widths = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(names)]
@@ -80,6 +81,14 @@ def table(rows: list[dict[str, Any]], columns: list[str] | None = None) -> str:
         return "  ".join(v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, right, strict=True)).rstrip()
 
     return "\n".join([line(names), line(["-" * w for w in widths]), *map(line, cells)])
+
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # also those that turn the reading direction
+
+
+def printable(text: str) -> str:
+    """Text on one line that cannot steer the terminal: a line's end as ⏎, other control characters as escapes."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text.replace("\r\n", "⏎").replace("\n", "⏎"))
 
 
 class Progress:

@@ -143,7 +143,9 @@ def _kept(cursor: duckdb.DuckDBPyConnection, dataset: Dataset, row_id: str) -> t
         source = f"SELECT * FROM read_parquet({literal(str(file))})"
         beside = _first(cursor, f"{source} WHERE file_row_number = {at} AND id = $id", row_id)
         columns = beside or _first(cursor, f"{source} WHERE id = $id", row_id)
-        stages[file.stem] = {name: value for name, value in (columns or {}).items() if name != "id"}
+        told = {name: value for name, value in (columns or {}).items() if name != "id"}
+        if told:
+            stages[file.stem] = told
     return row, stages
 
 
@@ -171,13 +173,12 @@ def _keeper(
 
 
 def _matched(row: dict[str, Any], hit: dict[str, Any]) -> dict[str, Any]:
-    """The part of the row's own text that a hit points at: field, turn and a span of bytes in UTF-8."""
-    start, end = hit.get("start"), hit.get("end")
+    """The part of the row's own text that a hit points at: field, turn and a span of characters."""
+    start, end, turn = hit.get("start"), hit.get("end"), hit.get("turn")
     turns = row.get(str(hit.get("field")))
-    if start is None or end is None or not turns or hit.get("turn") is None or hit["turn"] >= len(turns):
+    if start is None or end is None or turn is None or not turns or turn >= len(turns):
         return {}
-    text = (turns[hit["turn"]].get("content") or "").encode("utf-8", "surrogatepass")
-    return {"matched": text[start:end].decode("utf-8", "replace")}
+    return {"matched": (turns[turn].get("content") or "")[start:end]}
 
 
 def _why(story: dict[str, Any], dropped: dict[str, Any] | None) -> str:
@@ -212,16 +213,20 @@ def _first(cursor: duckdb.DuckDBPyConnection, sql: str, row_id: str) -> dict[str
     return next(iter(_rows(cursor, f"{sql} LIMIT 1", row_id)), None)
 
 
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else cli.printable(str(value))
+
+
 def describe(story: dict[str, Any], width: int = 100) -> str:
     """The story for people."""
     row = story["row"]
     origin = row.get("origin") or {}
     place = f"{origin.get('uri')}" + (f"@{origin['revision']}" if origin.get("revision") else "") + f", record {origin.get('row')}"
-    lines = [f"{story['id']}  {story['fate'].upper()}: {story['why']}"]
+    lines = [f"{story['id']}  {story['why']}"]
 
     def tell(name: str, text: Any) -> None:
-        flat = " ".join(str(text).split())
-        lines.append(f"  {name:<10} {flat if len(flat) <= width else flat[: width - 1] + '…'}")
+        flat = cli.printable(" ".join(str(text).split()))
+        lines.append(f"  {name:<14} {flat if len(flat) <= width else flat[: width - 1] + '…'}")
 
     tell("from", f"{row.get('source')} ({row.get('kind')}), {place}, license {row.get('license') or 'not stated'}")
     if row.get("parents"):
@@ -230,12 +235,12 @@ def describe(story: dict[str, Any], width: int = 100) -> str:
         tell("meta", json.dumps(row["meta"], ensure_ascii=False))
     for stage, columns in story["stages"].items():
         shown = {name: v for name, v in columns.items() if v is not None and v is not False and name != "preview"}
-        lines.append(f"  {stage:<10} " + (" · ".join(f"{name} {v}" for name, v in shown.items()) or "nothing to say"))
+        lines.append(f"  {stage:<14} " + (" · ".join(f"{name} {_short(v)}" for name, v in shown.items()) or "nothing to say"))
     for name, found in story["hits"].items():
         for hit in found:
-            tell(f"hit {name}"[:10], " · ".join(f"{k} {v}" for k, v in hit.items() if v is not None and k != "id"))
+            tell(f"hit {name}", " · ".join(f"{k} {_short(v)}" for k, v in hit.items() if v is not None and k != "id"))
     for twin in story["stands_for"]:
-        tell("stands for", " · ".join(f"{k} {v}" for k, v in twin.items() if v is not None and k != "kept_id"))
+        tell("stands for", " · ".join(f"{k} {_short(v)}" for k, v in twin.items() if v is not None and k != "kept_id"))
     for flag in story["flags"]:
         tell("flag", f"{flag['flag']}: {flag['note'] or '(no note)'} ({flag['who'] or 'unknown'}, {flag['at'] or 'undated'})")
     if story["children"]:
@@ -246,7 +251,7 @@ def describe(story: dict[str, Any], width: int = 100) -> str:
                 turn.get("role") or field if field in ("messages", "prompt") else field, turn.get("content") or turn.get("tool_calls") or ""
             )
     if story["fate"] == "dropped" and not any(row.get(f) for f in ("messages", "prompt", "chosen", "candidates")):
-        lines.append("  text       not kept for rows dropped for this reason; it is in the file named above")
+        lines.append("  text           not kept for rows dropped for this reason; it is in the file named above")
     return "\n".join(lines)
 
 

@@ -31,6 +31,8 @@ def explain_mistake(error: Exception, connection: duckdb.DuckDBPyConnection) -> 
     found = re.search(r"Table with name (.+?) does not exist", text)
     if found:
         names = _names(connection, "view_name", "duckdb_views()")
+        if found[1].strip('"').lower().startswith(("a.", "b.")):
+            return QueryError(f"no view named {found[1]}", "a. and b. are the two datasets of: python -m columnar.query DIR DIR2 ...")
         return QueryError(f"no view named {found[1]}{_close(found[1], names)}", f"views: {', '.join(names)}")
     if "file system operations are disabled" in text:
         place = re.search(r'Cannot access (?:file|directory) "(.*?)"', text)

@@ -28,13 +28,20 @@ from columnar.store import Dataset, open_dataset
 
 # Sidecar columns whose names say nothing without their stage; like those that two sidecars share, they appear as STAGE_COLUMN.
 AMBIGUOUS = {"reason", "verdict", "keep", "score", "cluster", "detail", "key"}
-REPAIRS = {"decontam": "python -m decontam.scan {path}", "signals": "python -m curation.signals {path}"}
+REPAIRS = {"decontam": "python -m decontam.scan {path} --benchmarks NAMES", "dedup": "python -m curation.dedup {path}"}
 STORY = pa.schema([("stage", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 EVIDENCE = {
-    "decontam": "id VARCHAR, benchmark VARCHAR, item VARCHAR, tag VARCHAR, coverage DOUBLE",
-    "duplicates": "id VARCHAR, kept_id VARCHAR, jaccard DOUBLE",
+    "decontam": pa.schema(
+        [(name, pa.string()) for name in ("id", "field", "benchmark", "item_id", "item_field", "rule")]
+        + [(name, pa.float64()) for name in ("coverage_item", "coverage_row")]
+        + [(name, pa.int64()) for name in ("turn", "longest_run", "start", "end", "item_start", "item_end")]
+    ),
+    "duplicates": pa.schema(
+        [(name, pa.string()) for name in ("id", "source", "kept_id", "kept_source", "kind")]
+        + [(name, pa.float64()) for name in ("jaccard", "estimate")]
+        + [("band", pa.int64())]
+    ),
 }
-FLAGS = "id VARCHAR, flag VARCHAR, note VARCHAR, who VARCHAR, at VARCHAR"
 
 
 def connect(
@@ -142,14 +149,14 @@ def views(dataset: Dataset) -> dict[str, str]:
         StoreError: row files or sidecars are missing, damaged or out of step.
     """
     root = dataset.path.resolve()
-    hits = {file.stem: file for file in sorted((root / "hits").glob("*.parquet"))}
+    hits = {file.stem: [file] for file in sorted((root / "hits").glob("*.parquet"))}
     found = {
         "rows": rows_view(dataset),
         "text": f"SELECT * FROM {_parquet(_row_files(dataset))}",
-        "dropped": _dropped(sorted((root / "dropped").glob("*.parquet"))),
-        **{f"hits_{name}": f"SELECT * FROM {_parquet([file])}" for name, file in hits.items()},
-        **{f"hits_{name}": _empty(columns) for name, columns in EVIDENCE.items() if name not in hits},
+        "dropped": _completed(sorted((root / "dropped").glob("*.parquet")), pa.schema([*SCHEMA, *STORY]), "dropped"),
     }
+    for name in sorted({*hits, *EVIDENCE}):
+        found[f"hits_{name}"] = _completed(hits.get(name, []), EVIDENCE.get(name, pa.schema([])), f"hits/{name}")
     return found | json_views(root)
 
 
@@ -232,7 +239,7 @@ def _columns(file: Path, stage: str, dataset: Dataset | None = None) -> list[str
         names = list(pq.read_schema(file).names)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{file}: not a whole Parquet file", _repair(dataset, stage, file) if dataset else None) from error
-    if "id" not in names:
+    if "id" not in names and not stage.startswith("hits/"):
         raise StoreError(f"{file}: no column id (columns: {', '.join(names)})", _repair(dataset, stage, file) if dataset else None)
     return names
 
@@ -245,17 +252,13 @@ def _parquet(files: list[Path], options: str = "") -> str:
     return f"read_parquet([{', '.join(literal(str(file)) for file in files)}]{options})"
 
 
-def _dropped(files: list[Path]) -> str:
-    """The dropped rows; columns of the row that no file has are there, as NULL, so that a query works on every dataset."""
-    present = {name for file in files for name in _columns(file, "dropped")}
-    missing = [f"NULL::{sql_type(field.type)} AS {quoted(field.name)}" for field in (*SCHEMA, *STORY) if field.name not in present]
+def _completed(files: list[Path], usual: pa.Schema, part: str) -> str:
+    """What the files hold, and the usual columns that none of them has as NULL, so that a saved query works on every dataset."""
+    present = {name for file in files for name in _columns(file, part)}
+    missing = [f"NULL::{sql_type(field.type)} AS {quoted(field.name)}" for field in usual if field.name not in present]
     if not files:
         return f"SELECT {', '.join(missing)} WHERE false"
     return f"SELECT {', '.join(['*', *missing])} FROM {_parquet(files, ', union_by_name = true')}"
-
-
-def _empty(columns: str) -> str:
-    return "SELECT " + ", ".join(f"NULL::{kind} AS {name}" for name, kind in (c.split() for c in columns.split(", "))) + " WHERE false"
 
 
 def sql_type(kind: pa.DataType) -> str:
@@ -264,7 +267,7 @@ def sql_type(kind: pa.DataType) -> str:
         return sql_type(kind.value_type) + "[]"
     if pa.types.is_struct(kind):
         return "STRUCT(" + ", ".join(f"{quoted(field.name)} {sql_type(field.type)}" for field in kind) + ")"
-    return {pa.string(): "VARCHAR", pa.int64(): "BIGINT", pa.float64(): "DOUBLE", pa.bool_(): "BOOLEAN"}[kind]
+    return {pa.string(): "VARCHAR", pa.int32(): "INTEGER", pa.int64(): "BIGINT", pa.float64(): "DOUBLE", pa.bool_(): "BOOLEAN"}[kind]
 
 
 def columns_of(connection: duckdb.DuckDBPyConnection, view: str = "rows") -> dict[str, Any]:
