@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from columnar.config import Config
 from generation.gold import Item
@@ -67,7 +67,7 @@ class AgreementConfig(Config):
 
     data: list[SetConfig]
     judges: list[JudgeConfig]
-    models: list[ModelConfig] = []
+    models: list[ModelConfig] = Field(default_factory=list)
     seed: int = 1
     draws: int = 1000  # bootstrap samples
 

@@ -6,7 +6,9 @@ row = made_row(job, "prompt", "persona/hard_math", 7, {"prompt": user(text)}, [p
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -14,10 +16,12 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import Field
 
 from columnar.config import Config
-from columnar.errors import ConfigError
+from columnar.errors import CaravanError, ConfigError
 from columnar.record import seal, validate
 from generation import prompts
 from generation.models import ModelConfig
+
+SPARE = 8  # items begun even when fewer rows are missing
 
 
 class Until(Config):
@@ -163,25 +167,6 @@ def user(text: str) -> list[dict[str, Any]]:
 
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-async def in_order(
-    work: Callable[[Item], Awaitable[Result]], items: Iterable[Item], width: int, stopped: Callable[[], bool]
-) -> AsyncIterator[Result]:
-    """Like `flow.each`, but the results come in the order of the items."""
-    from generation.flow import each
-
-    async def numbered(pair: tuple[int, Item]) -> tuple[int, Result]:
-        return pair[0], await work(pair[1])
-
-    waiting: dict[int, Result] = {}
-    due = 0
-    async for number, result in each(numbered, enumerate(items), width, stopped):
-        waiting[number] = result
-        while due in waiting:
-            yield waiting.pop(due)
-            due += 1
 
 
 async def attempt(work: Awaitable[dict[str, Any]], **detail: Any) -> Candidate:
@@ -190,3 +175,50 @@ async def attempt(work: Awaitable[dict[str, Any]], **detail: Any) -> Candidate:
         return Candidate(await work)
     except Dropped as dropped:
         return Candidate(None, dropped.reason, {**detail, **dropped.detail})
+
+
+async def produce(job: Job, work: Callable[[Item], Awaitable[list[Candidate]]], items: Iterable[Item]) -> AsyncIterator[Candidate]:
+    """The candidates of many items worked on at once, in the order of the items, until the config's goal or budget.
+
+    No more is begun than the goal seems to need at the rate of rows per item so far. The item in which the goal is reached is given
+    whole, its surplus as `not_needed`. When one item raises, those under way are finished first: their answers are paid for, and kept.
+    """
+    goal, budget = job.config.until.rows, job.config.until.candidates
+    rows = candidates = done = 0
+    tasks: deque[asyncio.Future[list[Candidate]]] = deque()
+    source = iter(items)
+    more = True
+
+    def places() -> int:
+        most = 2 * job.client.width if budget is None else min(2 * job.client.width, budget - candidates)
+        if goal is None:
+            return int(most)
+        needed = (goal - rows) * (done + 1) / (rows + 1) if done else goal
+        return int(min(most, max(SPARE, needed)))
+
+    try:
+        while True:
+            while more and len(tasks) < places() and not job.client.stopped:
+                try:
+                    item = next(source)
+                except StopIteration:
+                    more = False
+                else:
+                    tasks.append(asyncio.ensure_future(work(item)))
+            if not tasks:
+                return
+            for candidate in await tasks.popleft():
+                if candidate.row is not None and goal is not None and rows >= goal:
+                    candidate = Candidate(None, "not_needed", {"parents": candidate.row["parents"], "id": candidate.row["id"]})
+                candidates += 1
+                rows += candidate.row is not None
+                yield candidate
+            done += 1
+            if (goal is not None and rows >= goal) or (budget is not None and candidates >= budget):
+                return
+    except CaravanError:
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -19,7 +19,7 @@ What each figure is, and over what (items without a verdict, of the people or of
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -140,7 +140,7 @@ def _kappa_of(table: np.ndarray) -> float:
     return (float(np.trace(table)) - chance) / (1 - chance) if chance < 1 else NAN
 
 
-def annotator_agreement(judgements: list[Judgement]) -> list[dict[str, object]]:
+def annotator_agreement(judgements: list[Judgement]) -> list[dict[str, Any]]:
     """Each annotator beside the judge, and the annotators beside each other (what a judge can at best be expected to reach).
 
     Agreement is on first / second / tie, over the pairs that every one of them judged.

@@ -62,3 +62,9 @@ def content_of(out: Path) -> dict[str, bytes]:
     """Everything that must be the same on every run."""
     files = [*sorted((out / "rows").glob("*.parquet")), out / "rejected.jsonl"]
     return {str(f.relative_to(out)): f.read_bytes() for f in files}
+
+
+def write_prompts(path: Path, texts: list[str]) -> str:
+    """A file of prompts as users have them."""
+    path.write_text("".join(json.dumps({"prompt": t}) + "\n" for t in texts), encoding="utf-8")
+    return str(path)

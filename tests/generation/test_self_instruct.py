@@ -35,9 +35,8 @@ def teacher(body, prompt: str) -> str:
         first = int(re.search(r"numbered from (\d+)", prompt).group(1))
         made = []
         for _ in range(5):
-            made.append(
-                f"{draw.choice(VERBS)} {draw.choice(NOUNS)} and {draw.choice(NOUNS)} to SQL expert Anna {draw.randrange(10**9)} {draw.randrange(10**9)}"
-            )
+            number = f"{draw.randrange(10**9)} {draw.randrange(10**9)}"
+            made.append(f"{draw.choice(VERBS)} {draw.choice(NOUNS)} and {draw.choice(NOUNS)} to SQL expert Anna {number}")
         shown = re.findall(r"^\d+\. (.*)$", prompt, re.MULTILINE)
         made.append(draw.choice(shown))  # a copy
         made.append(
