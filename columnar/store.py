@@ -131,7 +131,15 @@ def table_writer(path: Path, schema: pa.Schema, metadata: dict[str, str] | None 
     """A Parquet writer with the house's settings; the bytes depend on nothing but the data and the metadata."""
     if metadata:
         schema = schema.with_metadata({**(schema.metadata or {}), **metadata})
-    return pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, write_statistics=True)
+    vectors = [f"{f.name}.list.element" for f in schema if pa.types.is_fixed_size_list(f.type)]
+    if not vectors:
+        return pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, write_statistics=True)
+    # signatures and embeddings never repeat: looking for repetitions would cost more than everything else
+    plain = [f.name for f in schema if not pa.types.is_nested(f.type)]
+    encoding = dict.fromkeys(vectors, "BYTE_STREAM_SPLIT")
+    return pq.ParquetWriter(
+        path, schema, compression="zstd", compression_level=1, use_dictionary=plain, column_encoding=encoding, write_statistics=plain
+    )
 
 
 def write_table(path: Path, table: pa.Table, metadata: dict[str, str] | None = None) -> None:
@@ -173,7 +181,8 @@ class RowWriter:
 
     def _flush(self, rows: int) -> None:
         table = pa.Table.from_batches(self._pending, self.schema)
-        group, rest = table.slice(0, rows), table.slice(rows)
+        # one chunk a column: Parquet's pages, and so the bytes, would otherwise depend on the size of the batches that came in
+        group, rest = table.slice(0, rows).combine_chunks(), table.slice(rows)
         self._pending, self._pending_rows = rest.to_batches(), rest.num_rows
         if self._open is None:
             final = self.directory / "rows" / f"{self._name or f'{self.prefix}-{self.shard:05d}'}.parquet"

@@ -27,7 +27,7 @@ from columnar.record import text_hash
 from columnar.store import Dataset, read_batches
 from curation.dedup import DedupConfig, NearConfig
 from curation.lsh import Batch, find_buckets, recall
-from curation.minhash import TEXT_COLUMNS, Signatures, batches_with, gram_sets, matrix, text_columns
+from curation.minhash import TEXT_COLUMNS, batches_with, records, stored, text_columns
 from curation.verify import REMEMBERED, Sets, decide
 
 KEYS = {
@@ -250,8 +250,7 @@ def _signed(keys: pl.DataFrame, distinct: np.ndarray, datasets: Sequence[Dataset
     for dataset, start, rows in _spans(keys):
         number = np.full(datasets[dataset].rows, -1, np.int64)
         number[rows] = np.where(distinct[start : start + len(rows)], np.arange(start, start + len(rows)), -1)
-        for first, column in Signatures(datasets[dataset], how).groups():
-            present, values = matrix(column)
+        for first, present, values in stored(datasets[dataset], how):
             numbers = number[first + present]
             taken = numbers >= 0
             numbers = numbers[taken]
@@ -267,10 +266,9 @@ def _spans(keys: pl.DataFrame) -> Iterator[tuple[int, int, np.ndarray]]:
 
 
 def _fill(sets: Sets, keys: pl.DataFrame, datasets: Sequence[Dataset], how: NearConfig) -> None:
-    """Signatures and n-gram sets of all candidates, in their order; row groups without a candidate are not read."""
+    """The records of all candidates, in their order; row groups without a candidate are not read."""
     for number, _, rows in _spans(keys):
-        signatures = Signatures(datasets[number], how)
         for first, batch in batches_with(datasets[number], text_columns(how), rows):
-            mine = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + batch.num_rows)]
-            if len(mine):
-                sets.append(signatures.at(mine), *gram_sets(batch, how, mine - first))
+            low, high = np.searchsorted(rows, [first, first + batch.num_rows])
+            if low < high:
+                sets.append(*records(batch, how, rows[low:high] - first))

@@ -108,14 +108,24 @@ def _longest(offsets, chosen):
 
 
 @njit(nogil=True, cache=True)
-def distinct(grams, counts):
-    """Leave each row's n-grams once, in order of first appearance, moved together; `counts` becomes what is left. Returns the total."""
+def pack(grams, counts, a, b, legacy):
+    """The record of each row (see `curation.verify.Sets`): its signature, two slots a word, then its distinct n-grams.
+
+    Returns all records one after the other and the words of each; a, b, legacy as in `sign_texts`.
+    """
+    slots = len(a)
+    head = (slots + 1) // 2
+    words = np.empty(len(grams) + head * len(counts), np.uint64)
+    sizes = np.empty(len(counts), np.int64)
+    a32, b32 = a.astype(np.uint32), b.astype(np.uint32)
+    signature = np.zeros(2 * head, np.uint32)
     size = _table_size(counts.max() if len(counts) else 0)
     table, stamp = np.empty(size, np.uint64), np.zeros(size, np.int32)
     mask = U64(size - 1)
-    read = total = 0
+    read = write = 0
     for row in range(len(counts)):
-        before = total
+        first = write + head
+        end = first
         for i in range(read, read + counts[row]):
             at = (grams[i] >> U64(20)) & mask
             while stamp[at] == row + 1 and table[at] != grams[i]:
@@ -123,11 +133,18 @@ def distinct(grams, counts):
             if stamp[at] != row + 1:
                 stamp[at] = row + 1
                 table[at] = grams[i]
-                grams[total] = grams[i]
-                total += 1
+                words[end] = grams[i]
+                end += 1
         read += counts[row]
-        counts[row] = total - before
-    return total
+        signature[:slots] = U32(0xFFFFFFFF)
+        if legacy:
+            _lower_legacy(words[first:end], end - first, a, b, signature[:slots])
+        else:
+            _lower_affine32(words[first:end], end - first, a32, b32, signature[:slots])
+        words[write:first] = signature.view(np.uint64)
+        sizes[row] = end - write
+        write = end
+    return words[:write], sizes
 
 
 @njit(nogil=True, cache=True)

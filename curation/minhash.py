@@ -62,8 +62,8 @@ def signatures(batch: pa.RecordBatch, near: NearConfig) -> pa.RecordBatch:
     seen = np.zeros(batch.num_rows, np.bool_)
     for turns in turns_of(batch, near):
         sign_texts(*turns, fold_table(), near.ngram, a, b, near.scheme == "legacy", values, seen)
-    flat = pa.array(values.ravel())
-    column = pa.FixedSizeListArray.from_arrays(flat, near.num_perm, mask=pa.array(~seen))
+    kind = pa.list_(pa.field("element", pa.uint32(), nullable=False), near.num_perm)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), type=kind, mask=pa.array(~seen))
     return pa.RecordBatch.from_arrays([column], ["minhash"])
 
 
@@ -83,36 +83,21 @@ def matrix(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     return rows, column.flatten().to_numpy().reshape(-1, column.type.list_size)
 
 
-class Signatures:
-    """The stored signatures of a dataset, read a row group at a time.
+def stored(dataset: Dataset, near: NearConfig) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """The stored signatures, a row group at a time: (number of its first row, rows that have one, counted from there, signatures).
 
     Raises:
-        StoreError: there are none, or they were made with other settings or other rows.
+        StoreError: there are none, or they were made with other settings or of other rows.
     """
-
-    def __init__(self, dataset: Dataset, near: NearConfig) -> None:
-        path = dataset.sidecar(near.stage)
-        if sidecar_key(path) != stage_key(near.stage, VERSION, near.signature, dataset.content):
-            raise StoreError(f"{path}: no signatures with these settings", f"make them with: python -m curation.dedup {dataset.path}")
-        self.parquet = pq.ParquetFile(path)
-        sizes = [self.parquet.metadata.row_group(i).num_rows for i in range(self.parquet.num_row_groups)]
-        self.bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        self.cached: tuple[int, pa.ChunkedArray] | None = None
-
-    def groups(self) -> Iterator[tuple[int, pa.ChunkedArray]]:
-        """(number of its first row, column) of each row group."""
-        for group in range(len(self.bounds) - 1):
-            yield int(self.bounds[group]), self._group(group)
-
-    def at(self, rows: np.ndarray) -> np.ndarray:
-        """The signatures of these rows (ascending), which must have one."""
-        group = np.searchsorted(self.bounds, rows, side="right") - 1
-        return np.concatenate([matrix(self._group(g).take(rows[group == g] - self.bounds[g]))[1] for g in np.unique(group).tolist()])
-
-    def _group(self, number: int) -> pa.ChunkedArray:
-        if self.cached is None or self.cached[0] != number:
-            self.cached = number, self.parquet.read_row_group(number, columns=["minhash"])["minhash"]
-        return self.cached[1]
+    path = dataset.sidecar(near.stage)
+    if sidecar_key(path) != stage_key(near.stage, VERSION, near.signature, dataset.content):
+        raise StoreError(f"{path}: no signatures with these settings", f"make them with: python -m curation.dedup {dataset.path}")
+    parquet = pq.ParquetFile(path)
+    first = 0
+    for group in range(parquet.num_row_groups):
+        column = parquet.read_row_group(group, columns=["minhash"])["minhash"]
+        yield first, *matrix(column)
+        first += len(column)
 
 
 def batches_with(dataset: Dataset, columns: list[str], rows: np.ndarray) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -131,31 +116,30 @@ def batches_with(dataset: Dataset, columns: list[str], rows: np.ndarray) -> Iter
             first += size
 
 
-def gram_sets(batch: pa.RecordBatch, near: NearConfig, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct n-grams (uint64) of the wanted rows (ascending numbers), one row after the other, and how many each has."""
-    from curation.kernels import distinct, grams_of_texts
+def records(batch: pa.RecordBatch, near: NearConfig, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What `verify.Sets` keeps of the wanted rows (ascending numbers): signatures and distinct n-grams (uint64), and each row's words."""
+    from curation.kernels import grams_of_texts, pack
     from decontam.ngrams import fold_table
 
     place = np.full(batch.num_rows, -1, np.int64)
     place[wanted] = np.arange(len(wanted))
-    pieces, owners = [], []
+    pieces, counts = [np.zeros(0, np.uint64)], [np.zeros(len(wanted), np.int64)]
     for turns in turns_of(batch, near):
-        chosen = turns.chosen & (place[turns.owner] >= 0)
-        lengths = np.diff(turns.offsets)[chosen]
-        grams = np.empty(int(lengths.sum()), np.uint64)  # never more tokens than bytes
-        counts = np.zeros(len(wanted), np.int64)
-        total = grams_of_texts(turns.data, turns.offsets, place[turns.owner], chosen, fold_table(), near.ngram, grams, counts)
-        pieces.append(grams[:total])
-        owners.append(np.repeat(np.arange(len(wanted)), counts))
-    if not pieces:
-        return np.zeros(0, np.uint64), np.zeros(len(wanted), np.int64)
-    grams, owner = np.concatenate(pieces), np.concatenate(owners)
-    if len(pieces) > 1:
-        order = np.argsort(owner, kind="stable")
-        grams, owner = grams[order], owner[order]
-    counts = np.bincount(owner, minlength=len(wanted)).astype(np.int64)
-    total = distinct(grams, counts)
-    return grams[:total], counts
+        owner = place[turns.owner]
+        chosen = turns.chosen & (owner >= 0)
+        grams = np.empty(int(np.diff(turns.offsets)[chosen].sum()), np.uint64)  # never more tokens than bytes
+        count = np.zeros(len(wanted), np.int64)
+        total = grams_of_texts(turns.data, turns.offsets, owner, chosen, fold_table(), near.ngram, grams, count)
+        if total:
+            pieces.append(grams[:total])
+            counts.append(count)
+    if len(pieces) <= 2:
+        grams = pieces[-1]
+    else:  # several columns: bring each row's n-grams together
+        order = np.argsort(np.concatenate([np.repeat(np.arange(len(wanted)), count) for count in counts]), kind="stable")
+        grams = np.concatenate(pieces)[order]
+    words, sizes = pack(grams, np.sum(counts, axis=0), *permutations(near), near.scheme == "legacy")
+    return words, sizes
 
 
 def turns_of(batch: pa.RecordBatch, near: NearConfig) -> Iterator[Turns]:

@@ -40,7 +40,10 @@ class Decisions(NamedTuple):
 
 
 class Sets:
-    """Signature and n-gram set of rows 0, 1, 2, ... in a temporary file, appended in order and read back in any order."""
+    """A record of rows 0, 1, 2, ... in a temporary file, appended in order and read back in any order.
+
+    A record is the row's signature, two 32-bit slots a word, and its distinct n-grams, a word each.
+    """
 
     def __init__(self, num_perm: int) -> None:
         self.num_perm = num_perm
@@ -53,19 +56,10 @@ class Sets:
     def __exit__(self, *_: object) -> None:
         self.file.close()
 
-    def append(self, signatures: np.ndarray, grams: np.ndarray, counts: np.ndarray) -> None:
-        """The next rows: signatures uint32 (rows, num_perm), their distinct n-grams uint64 one row after the other, how many each has."""
-        head = (self.num_perm + 1) // 2
-        ends = np.cumsum(counts + head)
-        words = np.empty(int(ends[-1]) if len(ends) else 0, np.uint64)
-        place = np.repeat(np.arange(1, len(counts) + 1) * head, counts) + np.arange(len(grams))
-        words[place] = grams
-        if len(counts):
-            packed = np.zeros((len(counts), head * 2), np.uint32)
-            packed[:, : self.num_perm] = signatures
-            words[((ends - counts - head)[:, None] + np.arange(head)).ravel()] = packed.view(np.uint64).ravel()
+    def append(self, words: np.ndarray, sizes: np.ndarray) -> None:
+        """The records of the next rows, and how many words each has: `minhash.records`."""
         words.tofile(self.file)
-        self._starts.append(self._starts[-1][-1] + ends)
+        self._starts.append(self._starts[-1][-1] + np.cumsum(sizes))
 
     def starts(self) -> np.ndarray:
         """Where each row's words begin, and one more for the end; in words."""
@@ -135,8 +129,13 @@ def decide(buckets: Buckets, order: np.ndarray, sets: Sets, threshold: float, fi
 def _used(block: np.ndarray, bucket: np.ndarray, slot: np.ndarray, filled: np.ndarray, kept: np.ndarray) -> np.ndarray:
     """The rows whose sets a block needs: its own, and the kept rows that its buckets remember."""
     own = bucket[block]
-    shared = np.unique(own[own >= 0])
-    return np.unique(np.concatenate([block, kept[_ranges(slot[shared], filled[shared])]]))
+    shared = np.zeros(len(filled), np.bool_)
+    shared[own[own >= 0]] = True
+    buckets = np.flatnonzero(shared)
+    used = np.zeros(len(bucket), np.bool_)
+    used[block] = True
+    used[kept[_ranges(slot[buckets], filled[buckets])]] = True
+    return np.flatnonzero(used)
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
