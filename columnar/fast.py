@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from columnar.formats import chat, instruction
 from columnar.formats.shape import Record, Shape, first_of
+from columnar.hashing import count_quotes
 from columnar.readers import duplicate_key, strings
 from columnar.record import MESSAGES, ORIGIN, ROLES
 
@@ -144,9 +145,6 @@ def _keys_once(plan: Plan, records: list[Any], raws: list[bytes]) -> np.ndarray[
 
     One sum over the batch suffices when it adds up, because no record can have fewer marks than its strings need.
     """
-    marks = np.frombuffer(b"".join(raws), np.uint8)
-    quote = marks == 34
-    escaped = marks == 92
     held = plan.keys * len(records)
     if plan.chat:
         held += 4 * sum(map(len, (getattr(r, plan.values[0]) for r in records)))
@@ -156,21 +154,9 @@ def _keys_once(plan: Plan, records: list[Any], raws: list[bytes]) -> np.ndarray[
         column = [getattr(r, extra) for r in records]
         held += sum([type(v) is str for v in column])
         held += sum(strings(v) for v in column if type(v) is dict or type(v) is list)
-    some = np.count_nonzero(quote)
-    if escaped.any():
-        if not (escaped[:-2] & escaped[1:-1] & quote[2:]).any():
-            some -= np.count_nonzero(escaped[:-1] & quote[1:])
-        else:
-            some = -1
-    if some == 2 * held:
+    if count_quotes(np.frombuffer(b"".join(raws), np.uint8)) == 2 * held:
         return None
-    return np.array([duplicate_key(raw) is None if _suspicious(raw) else True for raw in raws], np.bool_)
-
-
-def _suspicious(raw: bytes) -> bool:
-    from columnar.readers import quotes
-
-    return quotes(raw) != 2 * strings(msgspec.json.decode(raw))
+    return np.array([duplicate_key(raw) is None for raw in raws], np.bool_)
 
 
 def _meta_column(plan: Plan, records: list[Any]) -> pa.Array:

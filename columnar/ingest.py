@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from columnar.files import SourceFile, SourceSpec, file_type
 from columnar.formats.shape import Bad, Draft, Record, Shape
-from columnar.readers import RawRecord, decode, pieces, read
+from columnar.readers import RawRecord, blocks, decode, read
 from columnar.record import Problem, rehash, seal, to_batch, validate
 
 BATCH_ROWS, BATCH_BYTES = 4_000, 16 << 20
@@ -131,9 +131,11 @@ def _fast(file: SourceFile, shape: Shape, spec: SourceSpec, schema: pa.Schema, p
     leads = [("messages", role) for role in fast.ROLES]
     origin = {"uri": file.uri, "revision": file.revision, "split": spec.split}
     base, plain = 0, True
-    stream = islice(pieces(file.path), limit)
-    while batch := _some(stream):
-        lines, raws = [line for line, _ in batch], [raw for _, raw in batch]
+    for lines, raws in blocks(file.path):
+        if limit is not None:
+            lines, raws = lines[: limit - base], raws[: limit - base]
+            if not raws:
+                return
         if not plain:
             yield _generic(file, shape, spec, schema, [decode(base + i, lines[i], raws[i]) for i in range(len(raws))])
             base += len(raws)
@@ -160,18 +162,6 @@ def _fast(file: SourceFile, shape: Shape, spec: SourceSpec, schema: pa.Schema, p
             plain = len(found.taken) >= PLAIN * len(raws)
         yield Part(good, rejects, len(raws))
         base += len(raws)
-
-
-def _some(stream: Iterator[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
-    """The next records, bounded in number and in bytes."""
-    batch: list[tuple[int, bytes]] = []
-    size = 0
-    for piece in stream:
-        batch.append(piece)
-        size += len(piece[1])
-        if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
-            break
-    return batch
 
 
 def named_fields(records: Iterable[RawRecord], columns: dict[str, str]) -> Iterator[RawRecord]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -63,6 +64,16 @@ def read(path: Path, header: bool | None = None) -> Iterator[RawRecord]:
 
 def pieces(path: Path) -> Iterator[tuple[int, bytes]]:
     """The JSON text of every record of a json or jsonl file, with the 1-based line on which it begins."""
+    for lines, raws in blocks(path):
+        yield from zip(lines, raws, strict=True)
+
+
+def blocks(path: Path) -> Iterator[tuple[Sequence[int], list[bytes]]]:
+    """The same, many records at a time: the lines they begin on, their texts; never empty.
+
+    Raises:
+        InputError: the file is empty, or its compression is damaged.
+    """
     some = False
     try:
         with open_bytes(path) as file:
@@ -71,20 +82,35 @@ def pieces(path: Path) -> Iterator[tuple[int, bytes]]:
                 head = head[3:]
             first = head.lstrip()
             if file_type(path) == ".json" and first.startswith(b"["):
-                chosen = _elements(file, head)
+                chosen = _in_blocks(_elements(file, head))
             elif file_type(path) == ".json" and first.startswith(b"{") and not _is_lines(first):
-                chosen = iter([(1, head + file.read())])
+                chosen = iter([([1], [head + file.read()])])
             else:
                 chosen = _lines(file, head)
-            for piece in chosen:
+            for block in chosen:
                 some = True
-                yield piece
-    except (EOFError, gzip.BadGzipFile, OSError) as error:
+                yield block
+    except (EOFError, zlib.error, OSError) as error:
         if isinstance(error, FileNotFoundError | PermissionError):
             raise
         raise InputError(f"{path}: cannot be uncompressed to its end: {error}", "the file is cut off or damaged: fetch it again") from error
     if not some:
         raise InputError(f"{path}: the file is empty", "expected at least one record")
+
+
+def _in_blocks(records: Iterator[tuple[int, bytes]]) -> Iterator[tuple[Sequence[int], list[bytes]]]:
+    lines: list[int] = []
+    raws: list[bytes] = []
+    size = 0
+    for line, raw in records:
+        lines.append(line)
+        raws.append(raw)
+        size += len(raw)
+        if size >= BLOCK:
+            yield lines, raws
+            lines, raws, size = [], [], 0
+    if raws:
+        yield lines, raws
 
 
 def _is_lines(head: bytes) -> bool:
@@ -97,26 +123,27 @@ def _is_lines(head: bytes) -> bool:
     return True
 
 
-def _lines(file: IO[bytes], head: bytes) -> Iterator[tuple[int, bytes]]:
-    number, rest = 1, b""
-    block = head
+def _lines(file: IO[bytes], head: bytes) -> Iterator[tuple[Sequence[int], list[bytes]]]:
+    number, rest, block = 1, b"", head
     while block:
-        lines = (rest + block).split(b"\n") if rest else block.split(b"\n")
-        rest = lines.pop()
-        for line in lines:
-            if line and not line.isspace():
-                yield number, line
-            number += 1
-        # a line longer than a block: read on without splitting what is there again and again
-        if not lines:
+        raws = (rest + block).split(b"\n")
+        rest = raws.pop()
+        if raws:
+            lines: Sequence[int] = range(number, number + len(raws))
+            number += len(raws)
+            if b"" in raws or any(map(bytes.isspace, raws)):  # empty lines hold no record
+                kept = [(line, raw) for line, raw in zip(lines, raws, strict=True) if raw and not raw.isspace()]
+                lines, raws = [line for line, _ in kept], [raw for _, raw in kept]
+            if raws:
+                yield lines, raws
+            block = file.read(BLOCK)
+        else:  # a line longer than a block: read on without splitting again and again what is there
             longer = [rest]
             while (block := file.read(BLOCK)) and b"\n" not in block:
                 longer.append(block)
             rest = b"".join(longer)
-            continue
-        block = file.read(BLOCK)
     if rest and not rest.isspace():
-        yield number, rest
+        yield [number], [rest]
 
 
 # one JSON string (group 1 is empty when the buffer ends inside it), or one bracket or comma
