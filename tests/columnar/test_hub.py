@@ -1,0 +1,110 @@
+"""hf:// sources against a small Hub of our own: the real client, a real server, no mocks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+FILES = {
+    "README.md": b"# a dataset\n",
+    "data/train-00000-of-00002.jsonl": b'{"prompt": "a", "completion": "b"}\n',
+    "data/train-00001-of-00002.jsonl": b'{"prompt": "c", "completion": "d"}\n',
+    "data/test-00000-of-00001.jsonl": b'{"prompt": "secret", "completion": "e"}\n',
+}
+
+
+class Hub(BaseHTTPRequestHandler):
+    def _answer(self, body: bool) -> None:
+        if self.path.startswith("/api/datasets/owner/name/revision/"):
+            revision = self.path.split("?")[0].rsplit("/", 1)[1]
+            if revision not in ("main", COMMIT):
+                return self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"}, body)
+            info = {"id": "owner/name", "sha": COMMIT, "siblings": [{"rfilename": name} for name in FILES], "private": False, "tags": []}
+            return self._send(200, json.dumps(info).encode(), {"Content-Type": "application/json"}, body)
+        prefix = f"/datasets/owner/name/resolve/{COMMIT}/"
+        if self.path.startswith(prefix):
+            data = FILES[self.path.removeprefix(prefix)]
+            return self._send(200, data, {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(data).hexdigest()}"'}, body)
+        return self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"}, body)
+
+    def _send(self, status: int, data: bytes, headers: dict[str, str], body: bool) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(data))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+
+    def do_GET(self) -> None:
+        self._answer(True)
+
+    def do_HEAD(self) -> None:
+        self._answer(False)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def load(uri: str, home: Path, endpoint: str, *flags: str, offline: bool = False) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own: the Hub client reads its settings once."""
+    env = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home / "hf"), "XDG_CACHE_HOME": str(home / "cache"), "HF_HUB_OFFLINE": str(int(offline))}
+    command = [sys.executable, "-m", "columnar.load", uri, "--out", str(home / "out"), "--source", "hub", "--force", "--json", *flags]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+
+
+def test_a_pattern_is_pinned_to_its_commit_and_works_offline_afterwards(hub: str, tmp_path: Path) -> None:
+    done = load("hf://datasets/owner/name@main/data/train-*.jsonl", tmp_path, hub)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["rows"] == 2
+    identity = json.loads((tmp_path / "out/manifest.json").read_text())["identity"]
+    assert [i["uri"] for i in identity["inputs"]] == [f"hf://datasets/owner/name@{COMMIT}/data/train-0000{i}-of-00002.jsonl" for i in (0, 1)]
+    assert {i["revision"] for i in identity["inputs"]} == {COMMIT}
+    again = load("hf://datasets/owner/name@main/data/train-*.jsonl", tmp_path, "http://127.0.0.1:9", offline=True)
+    assert again.returncode == 0, again.stderr
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["identity"]["ids_sha256"] == identity["ids_sha256"]
+    # the pattern means three files; a cache that holds two of them must not pass for the whole
+    whole = load("hf://datasets/owner/name@main/data/*.jsonl", tmp_path, "http://127.0.0.1:9", offline=True)
+    assert whole.returncode == 2
+    assert "test-00000-of-00001.jsonl is not in the local cache" in whole.stderr
+
+
+def test_splits_are_never_mixed_by_accident(hub: str, tmp_path: Path) -> None:
+    mixed = load("hf://datasets/owner/name", tmp_path, hub)
+    assert mixed.returncode == 2
+    assert "several splits (test, train)" in mixed.stderr
+    train = load("hf://datasets/owner/name", tmp_path, hub, "--split", "train")
+    assert json.loads(train.stdout)["rows"] == 2
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("hf://datasets/owner/name@nowhere/data/*.jsonl", "no revision 'nowhere'"),
+        ("hf://datasets/owner/other", "no dataset owner/other"),
+        ("hf://owner/name", "not a Hub source"),
+        ("hf://datasets/owner/name/data/*.parquet", "no data file matches"),
+    ],
+)
+def test_what_is_wrong_with_a_hub_source_is_said(hub: str, tmp_path: Path, uri: str, words: str) -> None:
+    done = load(uri, tmp_path, hub)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
