@@ -1,21 +1,57 @@
 """Common n-grams: those that anybody might write ("Write a function to check whether the given"). They are no evidence.
 
 An n-gram is *used on its own* by a row that contains it without holding any item it belongs to. It is common when two sources
-of the data use it on their own, or two benchmarks do so in their items. Rows that do hold an item (HELD: all of a short one, half of
+of the data use it on their own, or two benchmarks do so in their items. Rows that do hold an item (HELD: all of a short one, most of
 a long one) do not count, so that a benchmark copied into many sources does not make itself invisible.
 
-In: an index and the batches of a dataset. Out: the index, with its common n-grams marked.
+In: an index and datasets. Out: the index with its common n-grams marked, and which rows are worth a second look: common n-grams only
+take coverage away, so a row that holds nothing with all n-grams counted is clean.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
+import duckdb
 import numpy as np
 
+from columnar.store import Dataset
 from decontam import match
+from decontam.found import mark_batch
 from decontam.index import Index
 from decontam.ngrams import fold_table, texts_of_column
+from decontam.pieces import Piece, over_pieces, read_piece
+from decontam.rules import Field
+
+Marks = dict[Piece, np.ndarray]
+
+
+def without_common(
+    index: Index, datasets: list[Dataset], fields: tuple[Field, ...], threads: int, on_rows: Callable[[int], None] | None = None
+) -> tuple[Index, Marks | None]:
+    """The index with common n-grams marked; when the data has several sources, also which rows of each piece may hold an item."""
+    common = common_in_benchmarks(index)
+    files = [str(file) for dataset in datasets for file in dataset.row_files]
+    names = duckdb.execute("SELECT DISTINCT source FROM read_parquet(?, union_by_name=true) ORDER BY 1", [files]).fetchall()
+    if len(names) < 2:
+        return with_common(index, common), None
+    number = {name: i for i, (name,) in enumerate(names)}
+
+    def mark(piece: Piece, scratch: match.Scratch) -> np.ndarray:
+        found = [np.zeros(0, bool)]
+        for batch in read_piece(piece, ["source", *fields]):
+            users = np.array([number[s] for s in batch.column("source").to_pylist()], np.int32)
+            found.append(mark_batch(batch, index, scratch, users, fields))
+        return np.concatenate(found)
+
+    marks: Marks = {}
+    scratches: list[match.Scratch] = []
+    for piece, found in over_pieces(datasets, index, mark, threads, scratches):
+        marks[piece] = found
+        if on_rows:
+            on_rows(piece.rows)
+    return with_common(index, common | merge_users(scratches)), marks
 
 
 def common_in_benchmarks(index: Index) -> np.ndarray:
@@ -45,5 +81,5 @@ def with_common(index: Index, common: np.ndarray) -> Index:
     own = np.zeros(len(table.unit_at) - 1, bool)
     begins = table.gram_of >= 0
     np.logical_or.at(own, table.unit_of[begins], ~common[table.gram_of[begins]])
-    whole = np.where(~own & (table.whole == match.ANYWHERE), match.WHOLE_TURN, table.whole).astype(np.uint8)
+    whole = np.where(~own & (table.whole != match.NEVER), match.WHOLE_TURN, table.whole).astype(np.uint8)
     return replace(index, table=table._replace(common=common, whole=whole))

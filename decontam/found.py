@@ -5,6 +5,8 @@ columns, hits = scan_batch(batch, index)        # batch: rows with the columns o
 
 from __future__ import annotations
 
+import itertools
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -110,9 +112,12 @@ def _hits(lines: np.ndarray, texts: RowTexts, batch: pa.RecordBatch, index: Inde
     unit = lines[:, match.UNIT]
     length = np.diff(table.unit_at)[unit]
     covered = lines[:, match.COVERED] >= table.needed[unit]
-    whole = (lines[:, match.RUN] == length) & (
-        (table.whole[unit] == match.ANYWHERE) | ((table.whole[unit] == match.WHOLE_TURN) & (lines[:, match.TURN_TOKENS] == length))
-    )
+    whole = (lines[:, match.RUN] == length) & (table.whole[unit] != match.NEVER)
+    whole &= (table.whole[unit] != match.WHOLE_TURN) | (lines[:, match.TURN_TOKENS] == length)
+    for i in np.flatnonzero(whole & ~covered & (table.whole[unit] == match.SENTENCE)):
+        stands = own_sentence(texts.frame["text"][int(lines[i, match.TEXT])], int(lines[i, match.START]), int(lines[i, match.END]))
+        whole[i] = stands is not None
+        lines[i, [match.START, match.END]] = stands or (0, 0)
     if rule.run_characters:
         covered = lines[:, match.RUN_CHARACTERS] >= rule.run_characters
     keep = covered | whole
@@ -159,6 +164,19 @@ def _hits(lines: np.ndarray, texts: RowTexts, batch: pa.RecordBatch, index: Inde
         item_field=field_names[place[bench] + frame["item_field"].to_numpy()],
         rule=_rule_names(rule),
     ).sort("row", "text", "bench", "item", "item_field", maintain_order=True)
+
+
+# What may stand before and after a sentence or line: its ends, line breaks, punctuation that ends one, quotes, brackets, markup.
+_BEFORE = re.compile(r"""(?:^|[\n.?!:;"“”„‘’«»。？！：；…()\[\]{}<>*#|•\-–—`]|\s')\s*$""")
+_AFTER = re.compile(r"""\s*(?:$|[\n.?!:;"“”»。？！：；…)\]}<*#|`]|['’](?!\w))""")
+
+
+def own_sentence(text: str, start: int, end: int) -> tuple[int, int] | None:
+    """Where text[start:end], here or repeated elsewhere in the text, is a sentence or a line of its own."""
+    for place in itertools.chain([(start, end)], (m.span() for m in re.finditer(re.escape(text[start:end]), text))):
+        if _BEFORE.search(text[max(0, place[0] - 40) : place[0]]) and _AFTER.match(text, place[1]):
+            return place
+    return None
 
 
 def _rule_names(rule: Rule) -> pl.Expr:

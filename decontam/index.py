@@ -19,11 +19,11 @@ import pyarrow as pa
 from columnar.store import stage_key
 from decontam import match, ngrams
 from decontam.benchmarks import Benchmark
-from decontam.rules import ALONE, Rule, tokens_needed
+from decontam.rules import SHORT_BYTES, SHORT_TOKENS, TINY_BYTES, TINY_TOKENS, Rule, tokens_needed
 
 VERSION = 1
 SAME = 10
-HELD = ((12, 1.0), (30, 0.5))  # coverage at which a text certainly holds an item (see decontam/common.py)
+HELD = ((12, 1.0), (30, 0.8))  # coverage at which a text certainly holds an item (see decontam/common.py)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ def build_index(benchmarks: list[Benchmark], rule: Rule) -> Index:
     counts = np.bincount(number[unit_of_text[members]], minlength=len(used))
     tokens = _ranges(table.bounds[first], lengths[first])
     unit_at = np.concatenate([[0], np.cumsum(lengths[first])]).astype(np.int64)
-    made = _table(rule, table.hashes[tokens], unit_at, owner[first], column, first)
+    size = np.add.reduceat(np.append((table.ends - table.starts)[tokens], 0), unit_at[:-1]) if len(first) else np.zeros(0, np.int64)
+    made = _table(rule, table.hashes[tokens], unit_at, owner[first], size)
     return Index(
         rule=rule,
         benchmarks=benchmarks,
@@ -179,18 +180,19 @@ def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.arange(int(lengths.sum())) + np.repeat(starts - (ends - lengths), lengths)
 
 
-def _table(rule: Rule, tokens: np.ndarray, unit_at: np.ndarray, owner: np.ndarray, column: pa.Array, first: np.ndarray) -> match.Table:
+def _table(rule: Rule, tokens: np.ndarray, unit_at: np.ndarray, owner: np.ndarray, size: np.ndarray) -> match.Table:
+    """The kernel's table; `size` is the bytes of each unit's tokens."""
     lengths = np.diff(unit_at)
     unit_of = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
-    short = np.unique(lengths[lengths < rule.n])
+    below = np.unique(lengths[lengths < rule.n])
     starts, hashes = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
-    for size in [rule.n, *short.tolist()]:
+    for length in [rule.n, *below.tolist()]:
         grams = np.empty(max(len(tokens), 1), np.uint64)
-        count = ngrams.roll(tokens, len(tokens), size, grams)
+        count = ngrams.roll(tokens, len(tokens), length, grams)
         at = np.arange(count)
-        inside = unit_of[at] == unit_of[at + size - 1] if count else np.zeros(0, bool)
-        if size < rule.n:
-            inside &= lengths[unit_of[at]] == size
+        inside = unit_of[at] == unit_of[at + length - 1] if count else np.zeros(0, bool)
+        if length < rule.n:
+            inside &= lengths[unit_of[at]] == length
         starts.append(at[inside])
         hashes.append(grams[:count][inside])
     start, gram_hash = np.concatenate(starts), np.concatenate(hashes)
@@ -201,15 +203,16 @@ def _table(rule: Rule, tokens: np.ndarray, unit_at: np.ndarray, owner: np.ndarra
     gram_of = np.full(len(tokens), -1, np.int32)
     gram_of[start] = numbers
     order = np.lexsort((start, numbers))
-    characters = _characters(column, first)
-    whole = np.full(len(lengths), match.NEVER, np.uint8)
-    if rule.whole_items:
-        whole[:] = np.where(characters >= ALONE, match.ANYWHERE, match.WHOLE_TURN)
     points, shares = zip(*HELD, strict=True)
     needed = tokens_needed(rule, lengths)
-    needed[lengths < rule.n] = lengths[lengths < rule.n] + 1  # only whole
+    whole = np.full(len(lengths), match.NEVER, np.uint8)
+    if rule.whole_items:
+        short = (lengths < SHORT_TOKENS) | (size < SHORT_BYTES)
+        tiny = (lengths < TINY_TOKENS) | (size < TINY_BYTES)
+        whole[:] = np.where(tiny, match.WHOLE_TURN, np.where(short, match.SENTENCE, match.ANYWHERE))
+        needed[short] = lengths[short] + 1  # cannot be reached: only whole
     return match.Table(
-        lengths=np.array([rule.n, *short.tolist()], np.int64),
+        lengths=np.array([rule.n, *below.tolist()], np.int64),
         bloom=bloom,
         keys=keys,
         grams=slot_gram,
@@ -225,11 +228,3 @@ def _table(rule: Rule, tokens: np.ndarray, unit_at: np.ndarray, owner: np.ndarra
         common=np.zeros(count, bool),
         owner=owner.astype(np.int32),
     )
-
-
-def _characters(column: pa.Array, first: np.ndarray) -> np.ndarray:
-    """Letters and digits in each unit's text."""
-    import pyarrow.compute as pc
-
-    stripped = pc.replace_substring_regex(column.take(pa.array(first)), r"[^\pL\pN]", "")
-    return pc.utf8_length(stripped).to_numpy(zero_copy_only=False)

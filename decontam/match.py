@@ -19,7 +19,7 @@ from numba import njit
 
 from decontam.ngrams import U, characters, roll, tokenise
 
-NEVER, ANYWHERE, WHOLE_TURN = range(3)  # where a whole unit counts as a hit below the tokens it needs (Table.whole)
+NEVER, ANYWHERE, SENTENCE, WHOLE_TURN = range(4)  # where a unit found whole counts, whatever the tokens needed (Table.whole)
 
 # the columns of evidence
 ROW, TEXT, UNIT, COVERED, COVERED_ALL, RUN, RUN_CHARACTERS, START, END, ITEM_FROM, TURN_COVERED, TURN_TOKENS = range(12)
@@ -43,7 +43,7 @@ class Table(NamedTuple):
     unit_at: np.ndarray  # int64
     needed: np.ndarray  # int32: tokens of the unit that must be covered by n-grams that are not common
     held: np.ndarray  # int32: tokens that make it certain that a text holds the unit (see decontam/common.py)
-    whole: np.ndarray  # uint8: NEVER, ANYWHERE or WHOLE_TURN
+    whole: np.ndarray  # uint8: NEVER, ANYWHERE, SENTENCE or WHOLE_TURN
     common: np.ndarray  # bool: n-grams that anybody might write; they do not count towards `needed`
     owner: np.ndarray  # int32: the benchmark of each unit
 
@@ -121,7 +121,7 @@ def scan_rows(data, offsets, row_at, order, fold, table, scratch, skip_budget, e
     found = np.int64(0)
     size, widest = np.int64(1), np.int64(1)
     for row in range(rows):
-        length = 0
+        length = np.int64(0)
         for k in range(row_at[row], row_at[row + 1]):
             length += offsets[order[k] + 1] - offsets[order[k]]
         size, widest = max(size, length), max(widest, row_at[row + 1] - row_at[row])
@@ -138,7 +138,7 @@ def scan_rows(data, offsets, row_at, order, fold, table, scratch, skip_budget, e
             count = tokenise(data, offsets[text], offsets[text + 1], fold, hashes[tokens:], starts[tokens:], ends[tokens:])
             for length in lengths:
                 made = roll(hashes[tokens:], count, length, grams)
-                passed = 0
+                passed = np.int64(0)
                 for i in range(made):
                     h = grams[i]
                     word = bloom[np.int64(h >> BLOOM_SHIFT) & (len(bloom) - 1)]

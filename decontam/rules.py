@@ -19,7 +19,9 @@ from columnar.record import ROLES
 Role = Literal["system", "user", "assistant", "tool"]
 Field = Literal["messages", "prompt", "chosen", "rejected", "candidates"]
 FIELDS: tuple[Field, ...] = ("messages", "prompt", "chosen", "rejected", "candidates")
-ALONE = 20  # a short item of fewer characters (without separators) counts only when it is a whole turn
+# An item this short says little: parts of it are no evidence, and the whole must stand as a sentence or line of its own.
+SHORT_TOKENS, SHORT_BYTES = 8, 30  # below either; bytes of UTF-8 without separators, so that 10 Chinese characters are enough
+TINY_TOKENS, TINY_BYTES = 4, 16  # below either ("Who are you?") it must be the whole turn
 ANY = ((1, 0.0),)  # one shared n-gram is enough
 WHOLE = ((1, 1.0),)
 
@@ -38,7 +40,7 @@ class Rule:
     coverage: tuple[tuple[int, float], ...]
     strict: bool = False
     roles: tuple[str, ...] = ROLES
-    whole_items: bool = False  # an item found whole counts too; short ones (below n tokens) are looked up whole
+    whole_items: bool = False  # an item found whole counts whatever the coverage needed; short ones count only so
     common: bool = False  # n-grams that anybody might write do not count towards the coverage
     skip_budget: int = 0  # Llama 2: this many tokens of a run may differ
     run_characters: int = 0  # GPT-4: the longest common run must have so many characters (or be the whole item)
@@ -50,7 +52,7 @@ PRESETS = {
     for rule in (
         Rule(
             "caravan",
-            "5-gram coverage by item length, common n-grams left out, short items whole (docs/decontamination.md)",
+            "5-gram coverage by item length, common n-grams left out, short items only as a sentence of their own",
             n=5,
             coverage=((10, 0.75), (25, 0.5)),
             whole_items=True,

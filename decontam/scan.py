@@ -14,15 +14,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import queue
 import sys
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from columnar import cli, config
 from columnar.errors import ConfigError, Contaminated, StoreError
@@ -33,22 +30,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from columnar.store import Dataset
+    from decontam.common import Marks
     from decontam.index import Index
     from decontam.match import Scratch
+    from decontam.pieces import Piece
 
 STAGE = "decontam"
 VERSION = 1
-PIECE_BYTES = 16 << 20  # rows are decoded in pieces of about this much text
-Result = TypeVar("Result")
-
-
-class Piece(NamedTuple):
-    """A row group of a row file."""
-
-    file: Path
-    group: int
-    rows: int
-    batch_rows: int  # decode so many rows at a time
 
 
 def scan_dataset(
@@ -90,49 +78,18 @@ def scan_dataset(
     (out / "report.json").unlink(missing_ok=True)
     marks = None
     if rule.common:
-        index, marks = _without_common(dataset, index, wanted, threads, on_rows)
+        from decontam.common import without_common
+
+        index, marks = without_common(index, [dataset], wanted.fields, threads, on_rows)
     _write(dataset, index, wanted, marks, files, key, threads, on_rows)
     return make_report(dataset, index, wanted, out, key)
-
-
-def _without_common(
-    dataset: Dataset, index: Index, wanted: DecontamConfig, threads: int, on_rows: Callable[[int], None] | None
-) -> tuple[Index, list[np.ndarray] | None]:
-    """The index with common n-grams marked; with several sources also, for each piece, which rows are worth a second look."""
-    import duckdb
-
-    from decontam.common import common_in_benchmarks, merge_users, with_common
-    from decontam.found import mark_batch
-
-    common = common_in_benchmarks(index)
-    names = duckdb.execute("SELECT DISTINCT source FROM read_parquet(?) ORDER BY 1", [[str(f) for f in dataset.row_files]]).fetchall()
-    if len(names) < 2:
-        return with_common(index, common), None
-    number = {name: i for i, (name,) in enumerate(names)}
-
-    def mark(piece: Piece, scratch: Scratch) -> np.ndarray:
-        import numpy as np
-
-        found = []
-        for batch in read_piece(piece, ["source", *wanted.fields]):
-            users = np.array([number[s] for s in batch.column("source").to_pylist()], np.int32)
-            found.append(mark_batch(batch, index, scratch, users, wanted.fields))
-        return np.concatenate(found) if found else np.zeros(0, bool)
-
-    marks = []
-    scratches: list[Scratch] = []
-    for piece, found in over_pieces(dataset, index, mark, threads, scratches):
-        marks.append(found)
-        if on_rows:
-            on_rows(piece.rows)
-    return with_common(index, common | merge_users(scratches)), marks
 
 
 def _write(
     dataset: Dataset,
     index: Index,
     wanted: DecontamConfig,
-    marks: list[np.ndarray] | None,
+    marks: Marks | None,
     files: list[Path],
     key: str,
     threads: int,
@@ -142,12 +99,11 @@ def _write(
 
     from columnar.store import ROW_GROUP, table_writer, whole_file
     from decontam.found import COLUMNS, HITS, scan_batch
-
-    numbers = {piece[:2]: i for i, piece in enumerate(pieces_of(dataset))}
+    from decontam.pieces import over_pieces, read_piece
 
     def scan(piece: Piece, scratch: Scratch) -> tuple[pa.Table, pa.Table]:
         columns, hits, at = [], [], 0
-        mark = None if marks is None else marks[numbers[piece[:2]]]
+        mark = None if marks is None else marks[piece]
         names = ["id", *wanted.fields] if mark is None or mark.any() else ["id"]
         for batch in read_piece(piece, names):
             chosen = None if mark is None else mark[at : at + batch.num_rows]
@@ -162,7 +118,7 @@ def _write(
     with whole_file(files[0]) as cols_file, whole_file(files[1]) as hits_file:
         schema = pa.schema([("id", pa.string()), *COLUMNS])
         with table_writer(cols_file, schema, said) as cols, table_writer(hits_file, HITS, said) as hits_writer:
-            for piece, (columns, hits) in over_pieces(dataset, index, scan, threads, []):
+            for piece, (columns, hits) in over_pieces([dataset], index, scan, threads, []):
                 cols.write_table(columns, row_group_size=ROW_GROUP)
                 if hits.num_rows:
                     hits_writer.write_table(hits, row_group_size=ROW_GROUP)
@@ -182,65 +138,6 @@ def _with_ids(batch: pa.RecordBatch, made: pa.RecordBatch, chosen: np.ndarray | 
         made = pa.Table.from_batches([clean, made]).combine_chunks().to_batches()[0].take(pa.array(at))
     ids = batch.column("id").cast(pa.string())
     return pa.RecordBatch.from_arrays([ids, *made.columns], ["id", *made.schema.names])
-
-
-def pieces_of(dataset: Dataset) -> list[Piece]:
-    """The row groups of a dataset, in row order."""
-    import pyarrow.parquet as pq
-
-    pieces = []
-    for file in dataset.row_files:
-        metadata = pq.read_metadata(file)
-        for group in range(metadata.num_row_groups):
-            part = metadata.row_group(group)
-            each = max(part.total_byte_size // max(part.num_rows, 1), 1)
-            pieces.append(Piece(file, group, part.num_rows, int(min(max(PIECE_BYTES // each, 1), 65_536))))
-    return pieces
-
-
-def read_piece(piece: Piece, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """A piece's rows, a few MB at a time; columns the file lacks are left out."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(piece.file) as parquet:
-        names = [name for name in columns if name in parquet.schema_arrow.names]
-        yield from parquet.iter_batches(piece.batch_rows, row_groups=[piece.group], columns=names, use_threads=False)
-
-
-def over_pieces(
-    dataset: Dataset, index: Index, work: Callable[[Piece, Scratch], Result], threads: int, scratches: list[Scratch]
-) -> Iterator[tuple[Piece, Result]]:
-    """`work` of every piece in a pool of threads, results in row order, at most two pieces a thread in flight.
-
-    Args:
-        scratches: filled with the threads' marks, one each.
-    """
-    from decontam.match import scratch_for
-
-    free: queue.SimpleQueue[Scratch] = queue.SimpleQueue()
-    for _ in range(threads):
-        scratches.append(scratch_for(index.table))
-        free.put(scratches[-1])
-
-    def task(piece: Piece) -> Result:
-        scratch = free.get()
-        try:
-            return work(piece, scratch)
-        finally:
-            free.put(scratch)
-
-    waiting: deque[tuple[Piece, Future[Result]]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for piece in pieces_of(dataset):
-                waiting.append((piece, pool.submit(task, piece)))
-                if len(waiting) >= 2 * threads:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            for first, future in waiting:
-                yield first, future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def recheck(dataset: Dataset, wanted: DecontamConfig) -> None:
@@ -292,7 +189,7 @@ def _command(args: argparse.Namespace) -> int:
     wanted = config.parse(DecontamConfig, said | {k: v for k, v in flags.items() if v is not None}, args.config or "flags")
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        dataset = _open(args.input, Path(args.out) if args.out else Path(folder) / "loaded")
+        dataset = open_input(args.input, Path(args.out) if args.out else Path(folder) / "loaded")
         total = dataset.rows * (2 if wanted.rule().common else 1)
         with cli.Progress("scan", total, quiet=args.json) as bar:
             report = scan_dataset(dataset, wanted, Path(args.out) if args.out else None, args.threads, args.force, bar.add)
@@ -308,7 +205,7 @@ def _command(args: argparse.Namespace) -> int:
     return _verdict(report, wanted)
 
 
-def _open(given: str, out: Path) -> Dataset:
+def open_input(given: str, out: Path) -> Dataset:
     """The dataset directory as it is, or the file loaded into `out`."""
     from columnar.load import SourceSpec, load_source
     from columnar.store import open_dataset
