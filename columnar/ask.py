@@ -19,6 +19,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from columnar.errors import QueryError
+from columnar.mistakes import explain_mistake
 
 if TYPE_CHECKING:
     import duckdb
@@ -72,7 +73,7 @@ def guard(sql: str, connection: duckdb.DuckDBPyConnection | None = None) -> str:
         text = statements[0].query.strip().rstrip("; \n\t")
         tree = json.loads(parser.execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0][0])
     except duckdb.Error as error:
-        raise QueryError(str(error).strip()) from error
+        raise explain_mistake(error, parser) from error
     except RecursionError as error:
         raise QueryError("the statement is nested too deeply") from error
     finally:
@@ -122,8 +123,6 @@ def stream(
     def failed(error: Exception) -> QueryError:
         if "Interrupted" in str(error) and timeout:
             return QueryError(f"stopped after {timeout:g} s", "ask for less, or raise --timeout")
-        from columnar.mistakes import explain_mistake
-
         return explain_mistake(error, connection)
 
     def patiently(work: Callable[..., Any], *args: Any) -> Any:

@@ -21,16 +21,19 @@ MADE_BY = {
     "select": "copy",
 }
 
+VIEWS = "SELECT view_name FROM duckdb_views() WHERE NOT internal AND schema_name = 'main'"
+COLUMNS = "SELECT column_name FROM duckdb_columns() WHERE NOT internal AND schema_name = 'main'"
+
 
 def explain_mistake(error: Exception, connection: duckdb.DuckDBPyConnection) -> QueryError:
     """The error as a QueryError: what was found, and what there is instead."""
     text = str(error).strip()
-    found = re.search(r'Referenced column "([^"]+)" not found|column named "([^"]+)"', text)
+    found = re.search(r'[Cc]olumn (?:named )?"?([^"\s]+)"? (?:not found|referenced that exists in the SELECT)|column named "([^"]+)"', text)
     if found:
         return _unknown_column(found[1] or found[2], text, connection)
     found = re.search(r"Table with name (.+?) does not exist", text)
     if found:
-        names = _names(connection, "view_name", "duckdb_views()")
+        names = _names(connection, VIEWS)
         if found[1].strip('"').lower().startswith(("a.", "b.")):
             return QueryError(f"no view named {found[1]}", "a. and b. are the two datasets of: python -m columnar.query DIR DIR2 ...")
         return QueryError(f"no view named {found[1]}{_close(found[1], names)}", f"views: {', '.join(names)}")
@@ -42,29 +45,31 @@ def explain_mistake(error: Exception, connection: duckdb.DuckDBPyConnection) -> 
         return QueryError(text.partition("\n")[0], "ask for fewer columns or rows: the text columns are the large ones")
     if "Deprecated lambda arrow" in text:
         return QueryError("the lambda arrow x -> ... is gone", "write lambda x: ...")
-    if "syntax error" in text and re.search(r"\bat\b", text, re.IGNORECASE):
+    if re.search(r"syntax error.*LINE \d+:.*\bat\b", text, re.IGNORECASE | re.DOTALL):
         return QueryError(text, 'at is a reserved word of SQL: write "at"')
     return QueryError(text)
 
 
 def _unknown_column(name: str, text: str, connection: duckdb.DuckDBPyConnection) -> QueryError:
-    names = _names(connection, "column_name", "duckdb_columns()")
+    from columnar.view import COMMANDS
+
+    names, in_rows = _names(connection, COLUMNS), _names(connection, f"{COLUMNS} AND table_name = 'rows'")
     bound = re.search(r"Candidate bindings: (.*)", text)
     near = re.findall(r'"([^"]+)"', bound[1]) if bound else []
     where = re.search(r"LINE \d+:.*", text, re.DOTALL)
     message = f"no column {name}{_close(name, [*near, *names])}" + (f"\n{where[0]}" if where else "")
     for stage, columns in MADE_BY.items():
-        if name.casefold() in columns.split() and name.casefold() not in names:
-            return QueryError(message, f"{name} is made by the stage {stage}, which this dataset has not been through (docs/sql.md)")
+        if name.casefold() in columns.split() and name.casefold() not in in_rows:
+            command = COMMANDS[stage].format(path="DIR")
+            return QueryError(message, f"{name} is made by the stage {stage}, which this dataset has not been through: {command}")
     kinds = [kind for kind, columns in PAYLOADS.items() if name.casefold() in columns]
     if kinds and name.casefold() not in near:
         return QueryError(message, f"{name} is a column of rows of kind {' or '.join(kinds)}; see the columns there are: DESCRIBE rows")
     return QueryError(message, "see the columns there are: DESCRIBE rows")
 
 
-def _names(connection: duckdb.DuckDBPyConnection, column: str, source: str) -> list[str]:
-    sql = f"SELECT DISTINCT {column} FROM {source} WHERE NOT internal AND schema_name = 'main' ORDER BY 1"
-    return [row[0] for row in connection.cursor().sql(sql).fetchall()]
+def _names(connection: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
+    return sorted({row[0] for row in connection.cursor().sql(sql).fetchall()})
 
 
 def _close(name: str, names: list[str]) -> str:

@@ -28,7 +28,12 @@ from columnar.store import Dataset, open_dataset
 
 # Sidecar columns whose names say nothing without their stage; like those that two sidecars share, they appear as STAGE_COLUMN.
 AMBIGUOUS = {"reason", "verdict", "keep", "score", "cluster", "detail", "key"}
-REPAIRS = {"decontam": "python -m decontam.scan {path} --benchmarks NAMES", "dedup": "python -m curation.dedup {path}"}
+COMMANDS = {  # what writes the columns of a stage
+    "signals": "python -m curation.build_mix CONFIG --out OUT",
+    "dedup": "python -m curation.dedup {path}",
+    "decontam": "python -m decontam.scan {path} --benchmarks NAMES",
+    "select": "python -m curation.build_mix CONFIG --out OUT",
+}
 STORY = pa.schema([("stage", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 EVIDENCE = {
     "decontam": pa.schema(
@@ -222,7 +227,7 @@ def _in_step(dataset: Dataset, stage: str, file: Path) -> bool:
 
 
 def _repair(dataset: Dataset, stage: str, file: Path) -> str:
-    command = REPAIRS.get(stage)
+    command = COMMANDS.get(stage)
     again = command.format(path=dataset.path) if command else "the command that made it"
     return f"run again: {again} (or delete {file})"
 

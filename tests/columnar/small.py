@@ -12,8 +12,6 @@ import pyarrow as pa
 from columnar.record import rehash, row_id, schema_of, to_batch
 from columnar.store import RowWriter, open_dataset, write_manifest, write_table
 
-SIGNALS = ("preview", "n_chars", "n_words", "n_tokens", "n_turns", "prompt_chars", "response_chars", "rejected_chars")
-
 
 def chat(source: str, number: int, question: str = "", answer: str = "", **envelope: Any) -> dict[str, Any]:
     """An sft row; the id goes by source and number, so that the same call is the same row in every dataset."""
@@ -93,9 +91,8 @@ def write_rows(directory: Path, rows: list[dict[str, Any]], name: str = "small",
 def write_signals(directory: Path, rows: list[dict[str, Any]]) -> None:
     """cols/signals.parquet for rows in their order on disk."""
     found = [signals(row) for row in rows]
-    sidecar(
-        directory, "signals", [r["id"] for r in rows], {name: [f[name] for f in found] for name in signals(chat("x", 0))} if found else {}
-    )
+    types = {name: pa.scalar(value).type for name, value in signals(chat("x", 0)).items()}
+    sidecar(directory, "signals", [r["id"] for r in rows], {name: pa.array([f[name] for f in found], kind) for name, kind in types.items()})
 
 
 def write_dropped(directory: Path, rows: list[tuple[dict[str, Any], str, str, str]], kind: str = "sft", text: bool = True) -> None:
