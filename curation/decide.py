@@ -61,7 +61,7 @@ def judge_sources(config: MixConfig, sources: list[Loaded]) -> pl.DataFrame:
         connection = connect([source.dataset.path])
         try:
             columns = f"id AS hex, hash, prompt_hash, n_chars, n_tokens, n_turns, {score} AS score"
-            frame = judge(connection, rules, columns, source.name)
+            frame = judge(connection, config.kind, rules, columns, source.name)
         finally:
             connection.close()
         if len(frame) != source.dataset.rows:

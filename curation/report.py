@@ -1,6 +1,6 @@
 """Counts a finished mix: the funnel of each source, conserved to the row, and the distributions that the manifest keeps.
 
-    count(config, sources, decisions) -> the manifest's `counts`
+count(config, sources, decisions) -> the manifest's `counts`
 """
 
 from __future__ import annotations

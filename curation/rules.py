@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import duckdb
 import polars as pl
 
+from columnar.ask import guard
 from columnar.errors import ConfigError, QueryError
-from columnar.query import guard
+from columnar.record import schema_of
+from columnar.view import sql_type
 from curation.mix import Limits, MixConfig, MixSource
 
 
@@ -43,7 +45,14 @@ def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def statement(rules: list[Rule], columns: str) -> str:
+def relation(connection: duckdb.DuckDBPyConnection, kind: str) -> str:
+    """`rows` with every column that the mix's kind can have: a source without scores has NULL there, and a rule may say so."""
+    there = set(connection.sql("SELECT * FROM rows LIMIT 0").columns)
+    missing = [f"NULL::{sql_type(field.type)} AS {field.name}" for field in schema_of([kind]) if field.name not in there]
+    return f"(SELECT {', '.join(['*', *missing])} FROM rows) AS rows"
+
+
+def statement(rules: list[Rule], columns: str, rows: str) -> str:
     """The one SELECT that judges every row of a source: `columns`, then `rule` (number of the first failed one, or NULL) and `detail`."""
     cases = "\n".join(f"            WHEN ({rule.keep}) IS NOT TRUE THEN {number}" for number, rule in enumerate(rules))
     details = "\n".join(f"            WHEN {number} THEN {rule.detail}" for number, rule in enumerate(rules))
@@ -55,23 +64,24 @@ def statement(rules: list[Rule], columns: str) -> str:
           CASE rule
 {details}
           END AS detail
-        FROM rows"""
+        FROM {rows}"""
 
 
-def judge(connection: duckdb.DuckDBPyConnection, rules: list[Rule], columns: str, source: str) -> pl.DataFrame:
-    """Judge every row behind the connection's `rows` view, in row order.
+def judge(connection: duckdb.DuckDBPyConnection, kind: str, rules: list[Rule], columns: str, source: str) -> pl.DataFrame:
+    """Judge every row behind the connection's `rows` view, in row order; `kind` is the mix's.
 
     Raises:
         ConfigError: a predicate is not one SQL expression over the columns there are; names the rule.
     """
+    rows = relation(connection, kind)
     for rule in rules:
-        check(connection, rule, source)
-    return connection.sql(statement(rules, columns)).pl()
+        check(connection, rule, source, rows)
+    return connection.sql(statement(rules, columns, rows)).pl()
 
 
-def check(connection: duckdb.DuckDBPyConnection, rule: Rule, source: str) -> None:
+def check(connection: duckdb.DuckDBPyConnection, rule: Rule, source: str, rows: str) -> None:
     """Refuse a predicate that is not one boolean expression, before any row is judged."""
-    sql = f"SELECT ({rule.keep}) IS TRUE AS keep FROM rows LIMIT 0"
+    sql = f"SELECT ({rule.keep}) IS TRUE AS keep FROM {rows} LIMIT 0"
     try:
         guard(sql)
         found: list[Any] = connection.sql(sql).columns

@@ -22,7 +22,7 @@ from curation import patterns
 VERSION = 1
 PREVIEW = 160
 CUT_OFF_CHARS = 1_000  # answers are cut by length limits: a short one without a full stop is just a short one
-LANGUAGE_CHARS = 200
+LANGUAGE_CHARS = 120
 SIGNALS = {
     "preview": f"first {PREVIEW} characters of the first user turn, on one line",
     "n_chars": "characters of all turns",
@@ -32,7 +32,7 @@ SIGNALS = {
     "prompt_chars": "characters of system and user turns",
     "response_chars": "characters of the judged text",
     "rejected_chars": "characters of the rejected answer (pairs)",
-    "lang": "language of the conversation as ISO 639-1, from the first 200 characters of judged text, or of the prompt when there is none",
+    "lang": "language of the conversation as ISO 639-1, from the first 120 characters of judged text, or of the prompt when there is none",
     "lang_score": "the detector's confidence, 0 to 1",
     "repetition": "share of 5-word windows of the judged text that occur more than once in it, 0 to 1",
     "refusal": "an answer begins by declining",

@@ -4,7 +4,7 @@
     cols/{signals,...}.parquet              the sidecars, in the same order
     dropped/part-00000.parquet              every other row: envelope, stage, reason, detail, signals; the text unless it only lost a draw
 
-Kept rows go to a bucket file for each output shard (plain Arrow, on disk), then each bucket is sorted and written: memory is one shard's.
+Kept rows go to a bucket for each output shard (on disk once they are many), then each bucket is sorted and written: memory is one shard's.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from curation.decide import Loaded, copy_id
 from curation.mix import MixConfig
 
 SHARD_CHARS = 128_000_000
+IN_MEMORY = 256_000_000
 TEXTLESS = {"sampled_out", "over_cap", "exact_duplicate", "other_kind"}  # lost a draw, or said word for word by a kept row
 MESSAGE_FIELDS = ("messages", "prompt", "chosen", "rejected")
 SIDE = "\x1f"  # between a sidecar's name and its column, while they travel together
@@ -80,35 +81,47 @@ def with_sidecars(dataset: Dataset, stages: dict[str, Path]) -> Iterator[pa.Reco
 
 
 class Buckets:
-    """One Arrow file on disk for each output shard; what is put in comes out again sorted by id."""
+    """The rows of each output shard, gathered in any order: in memory up to `IN_MEMORY` bytes, beyond that in one Arrow file each."""
 
     def __init__(self, directory: Path, count: int) -> None:
         self.directory = directory
-        directory.mkdir(parents=True)
         self.writers: list[pa.ipc.RecordBatchFileWriter | None] = [None] * count
-        self.options = pa.ipc.IpcWriteOptions(compression="lz4")
+        self.waiting: list[list[pa.RecordBatch]] = [[] for _ in range(count)]
+        self.bytes = 0
 
     def put(self, batch: pa.RecordBatch, shards: npt.NDArray[np.uint32]) -> None:
-        """Route each row of the batch to its shard."""
-        order = np.argsort(shards, kind="stable")
-        batch, shards = batch.take(pa.array(order)), shards[order]
+        """Add rows; `shards` tells where each goes and is ascending."""
         edges = np.flatnonzero(np.diff(shards)) + 1
         for start, end in zip([0, *edges], [*edges, len(shards)], strict=True):
-            shard = int(shards[start])
-            writer = self.writers[shard]
-            if writer is None:
-                writer = self.writers[shard] = pa.ipc.new_file(self.directory / f"{shard}.arrow", batch.schema, options=self.options)
-            writer.write_batch(batch.slice(start, end - start))
+            self.waiting[int(shards[start])].append(batch.slice(start, end - start))
+        self.bytes += batch.nbytes
+        if self.bytes > IN_MEMORY:
+            self._spill()
+
+    def _spill(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for shard, batches in enumerate(self.waiting):
+            for batch in batches:
+                writer = self.writers[shard]
+                if writer is None:
+                    options = pa.ipc.IpcWriteOptions(compression="lz4")
+                    writer = self.writers[shard] = pa.ipc.new_file(self.directory / f"{shard}.arrow", batch.schema, options=options)
+                writer.write_batch(batch)
+            batches.clear()
+        self.bytes = 0
 
     def take(self, shard: int) -> pa.Table | None:
-        """The rows of one shard in id order; the bucket is gone afterwards."""
+        """The rows of one shard in id order; they are gone afterwards."""
+        batches, self.waiting[shard] = self.waiting[shard], []
         writer = self.writers[shard]
-        if writer is None:
+        if writer is not None:
+            writer.close()
+            path = self.directory / f"{shard}.arrow"
+            batches = pa.ipc.open_file(path).read_all().to_batches() + batches
+            path.unlink()
+        if not batches:
             return None
-        writer.close()
-        path = self.directory / f"{shard}.arrow"
-        table = pa.ipc.open_file(path).read_all()
-        path.unlink()
+        table = pa.Table.from_batches(batches)
         return table.take(pc.sort_indices(table.column("id")))
 
 
@@ -139,7 +152,7 @@ def write_mix(
             batch = _all_columns(batch, config.kind)
             end = position + batch.num_rows
             if number in plan.rows:
-                mine = plan.rows[number].filter(pl.col("row").is_between(position, end - 1))
+                mine = plan.rows[number].filter(pl.col("row").is_between(position, end - 1)).sort("shard", maintain_order=True)
                 if len(mine):
                     take = batch.take(pa.array(mine["row"].to_numpy() - position))
                     used.see(take)
@@ -243,7 +256,7 @@ class _Dropped:
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             stage, _, plain = name.rpartition(SIDE)
             if stage == "signals":
-                columns[plain] = column
+                columns[plain] = column if plain != "preview" else pc.if_else(text, column, pa.nulls(len(column), column.type))
             elif not stage:
                 columns[name] = column if name in ENVELOPE.names else pc.if_else(text, column, pa.nulls(len(column), column.type))
         for name in ("stage", "reason", "detail"):
@@ -287,7 +300,7 @@ def _write_shards(
     for stage, writer in sides.items():
         writer.add_key_value_metadata({"stage": stage, "key": "mix", "rows_sha256": rows.content.hexdigest()})
         writer.close()
-    shutil.rmtree(buckets.directory)
+    shutil.rmtree(buckets.directory, ignore_errors=True)
     return rows
 
 
