@@ -7,6 +7,7 @@ found.write(out, kept)                                  hits/, report.json, the 
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 
 from columnar import cli
 from columnar.errors import StoreError
-from columnar.store import ROW_GROUP, Dataset, sidecar_key, stage_key, table_writer, whole_file
+from columnar.store import ROW_GROUP, Dataset, stage_key, table_writer, whole_file, write_json
 from curation.decide import Loaded
 from decontam.rules import DecontamConfig
 
@@ -83,7 +84,8 @@ def scan_sources(config: DecontamConfig, base: Path, sources: list[Loaded], cach
     Args:
         base: the mix file's folder, where a relative benchmarks path starts.
     """
-    from decontam.scan import scan_dataset
+    from decontam.benchmarks import fingerprint
+    from decontam.scan import VERSION, scan_dataset
 
     wanted = config.model_copy(
         update={"benchmarks": _placed(config.benchmarks, base), "root": str(base / config.root) if config.root else None}
@@ -91,19 +93,21 @@ def scan_sources(config: DecontamConfig, base: Path, sources: list[Loaded], cach
     content = stage_key("together", 1, None, [source.dataset.content for source in sources])
     rows = sum(source.dataset.rows for source in sources)
     body = Together(cache, {"identity": {"name": "sources", "rows": rows, "rows_sha256": content}}, tuple(s.dataset for s in sources))
-    said = config.model_dump(mode="json", exclude={"policy", "fail_on"})
-    home = cache / "decontam" / stage_key("scan", 1, said, content)
+    said = config.model_dump(mode="json", exclude={"benchmarks", "root", "fail_on"})
+    key = stage_key("scan", VERSION, said, [content, fingerprint(wanted.benchmarks, wanted.root)])
+    home = cache / "decontam" / key
+    if (home / "finished.json").is_file():
+        return Scan(home, key, json.loads((home / "finished.json").read_text(encoding="utf-8")))
     with cli.Progress("decontaminate") as bar:
         report = scan_dataset(body, wanted, home, on_rows=bar.add)
-    found = Scan(home, report["key"], report)
+    found = Scan(home, key, report)
     _split(found, sources)
+    write_json(home / "finished.json", report)  # last: the sidecars of all sources are there
     return found
 
 
 def _split(found: Scan, sources: list[Loaded]) -> None:
-    """Cut the columns of all sources into one sidecar each; what is there already under this key stays."""
-    if all(sidecar_key(found.columns(number)) == found.key for number in range(len(sources))):
-        return
+    """Cut the columns of all sources into one sidecar each."""
     columns = pq.ParquetFile(found.home / "cols" / "decontam.parquet")
     rest = pa.Table.from_batches([], columns.schema_arrow)
     batches = columns.iter_batches()
