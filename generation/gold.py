@@ -9,6 +9,7 @@ Out: items: a prompt, two or more answers, and a human score for each.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,7 +120,7 @@ def _ranked(records: list[dict[str, Any]]) -> Iterator[Item]:
         prompt = before + r["instruction"] + (f"\n\n{r['input']}" if r.get("input") else "")
         answers = tuple(r["output"])
         if len(answers) > 1:
-            yield Item(str(i), prompt, answers, tuple(float(-rank) for rank in range(len(answers))))
+            yield shuffled(Item(str(i), prompt, answers, tuple(float(-rank) for rank in range(len(answers)))))
 
 
 def _just_eval(records: list[dict[str, Any]]) -> Iterator[Item]:
@@ -145,13 +146,21 @@ def _of_dataset(path: Path) -> Iterator[Item]:
             if row["kind"] == "pair":
                 chosen, rejected = row.get("chosen_score"), row.get("rejected_score")
                 human = TIE if chosen is not None and chosen == rejected else FIRST
-                yield Item(row["id"], prompt, (flatten(row["chosen"]), flatten(row["rejected"])), human, (), row["source"])
+                yield shuffled(Item(row["id"], prompt, (flatten(row["chosen"]), flatten(row["rejected"])), human, (), row["source"]))
             elif row["kind"] == "candidates":
                 scored = [c for c in row["candidates"] if c["score"] is not None]
                 if len(scored) > 1:
                     yield Item(row["id"], prompt, tuple(c["content"] for c in scored), tuple(c["score"] for c in scored), (), row["source"])
             else:
                 raise InputError(f"{path}: rows of kind {row['kind']}", "agreement needs pairs or candidates with scores")
+
+
+def shuffled(item: Item) -> Item:
+    """The item with its answers in an order that depends on its id alone: sets that put the better answer first would reward a place."""
+    keys = [hashlib.blake2b(f"{item.id}\x1f{i}".encode(), digest_size=8).digest() for i in range(len(item.answers))]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    human = item.human and tuple(item.human[i] for i in order)
+    return item._replace(answers=tuple(item.answers[i] for i in order), human=human)
 
 
 def flatten(messages: list[dict[str, Any]]) -> str:

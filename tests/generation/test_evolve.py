@@ -101,6 +101,7 @@ def test_killed_and_run_again(root, tmp_path) -> None:
             time.sleep(0.01)
         process.kill()
         process.wait()
+        time.sleep(0.3)  # the server finishes what the dead process had asked
         kept = len(Cache(tmp_path / "killed/replies.sqlite"))
         server.fake.reset()
         subprocess.run(command, cwd=root, check=True, capture_output=True)

@@ -115,6 +115,7 @@ def test_killed_and_run_again_repeats_no_call(root, shared, tmp_path) -> None:
             time.sleep(0.01)
         process.kill()
         process.wait()
+        time.sleep(0.3)  # the server finishes what the dead process had asked
         assert not (tmp_path / "killed/manifest.json").exists()
         kept = len(Cache(tmp_path / "killed/replies.sqlite"))
         server.fake.reset()
