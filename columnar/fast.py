@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import chain
+from types import GenericAlias
 from typing import Any, NamedTuple
 
 import msgspec
@@ -46,7 +47,6 @@ class Plan(NamedTuple):
     extras: list[str]  # attributes of the decoded struct, by name of the field
     names: list[str]
     chat: bool
-    texts: Callable[[Any], tuple[str, str]] | None
     values: list[str]  # attributes that hold text
 
 
@@ -94,12 +94,12 @@ def _chat_plan(sample: Record, fields: list[str]) -> Plan | None:
     role, content = first_of(first, chat._ROLE), first_of(first, chat._CONTENT)
     if role is None or content is None or len(first) != 2:
         return None
-    message, _ = _struct({role: str, content: str}, [role, content])
-    record, attributes = _struct({field: list[message]}, fields)
+    message: Any = _struct({role: str, content: str}, [role, content])[0]
+    record, attributes = _struct({field: GenericAlias(list, (message,))}, fields)
     at = fields.index(field)
     extras = [a for i, a in enumerate(attributes) if i != at]
     names = [f for f in fields if f != field]
-    return Plan(msgspec.json.Decoder(record).decode, len(fields), extras, names, True, None, [attributes[at]])
+    return Plan(msgspec.json.Decoder(record).decode, len(fields), extras, names, True, [attributes[at]])
 
 
 def _flat_plan(fields: list[str], question: str, more: str | None, answer: str) -> Plan | None:
@@ -114,7 +114,6 @@ def _flat_plan(fields: list[str], question: str, more: str | None, answer: str) 
         [by[f] for f in fields if f not in used],
         [f for f in fields if f not in used],
         False,
-        None,
         [by[f] for f in used],
     )
 

@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import glob
 import hashlib
 import json
@@ -16,12 +18,15 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import Field
+
 from columnar.config import Config
 from columnar.errors import InputError
 from columnar.store import file_sha256, write_json
 
 TYPES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
 COMPRESSED = (".gz", ".zst")
+_EXPECTED = f"expected files ending in {', '.join(TYPES)}, also with .gz or .zst"
 SPLITS = ("train", "validation", "valid", "val", "dev", "test")
 
 
@@ -31,7 +36,7 @@ class SourceSpec(Config):
     name: str
     path: str | list[str]
     format: str = "auto"
-    columns: dict[str, str] = {}  # our name (or the shape's) -> theirs: {messages: dialog, role: speaker, content: said}
+    columns: dict[str, str] = Field(default={})  # our name (or the shape's) -> theirs: {messages: dialog, role: speaker, content: said}
     license: str | None = None
     revision: str | None = None  # hf:// only: branch, tag or commit; a commit in the path does the same
     split: str | None = None  # of several splits, the one to read; kept in origin.split
@@ -95,25 +100,21 @@ def _local(entry: str, split: str | None, root: Path) -> list[tuple[Path, str, s
             others = sorted({f.suffix or f.name for f in path.rglob("*") if f.is_file()})
             raise InputError(
                 f"{entry}: a directory without data" + (f" (found only {', '.join(others[:8])})" if others else " (it is empty)"),
-                f"expected files ending in {', '.join(TYPES)}, also with .gz or .zst",
+                _EXPECTED,
             )
         return [(f, str(f.relative_to(path)), f"{entry.rstrip('/')}/{f.relative_to(path)}") for f in of_split(files, split, entry)]
     if path.exists():
         if file_type(path) is None:
-            raise InputError(f"{entry}: not a type we read", f"expected a name ending in {', '.join(TYPES)}, also with .gz or .zst")
+            raise InputError(f"{entry}: not a type we read", _EXPECTED)
         return [(path, path.name, entry)]
     if glob.has_magic(entry):
-        matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
+        matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True))  # noqa: PTH207 -- patterns may be absolute
         files = [f for f in matches if f.is_file() and file_type(f)]
         if not files:
-            raise InputError(
-                f"{entry}: the pattern matches no data file", f"expected files ending in {', '.join(TYPES)}, also with .gz or .zst"
-            )
+            raise InputError(f"{entry}: the pattern matches no data file", _EXPECTED)
         fixed = Path(re.split(r"[*?\[]", str(path), maxsplit=1)[0] + "x").parent
         return [(f, str(f.relative_to(fixed)), str(f.relative_to(root))) for f in of_split(files, split, entry)]
     near = [p.name for p in path.parent.glob("*") if p.is_file()][:1000] if path.parent.is_dir() else []
-    import difflib
-
     close = difflib.get_close_matches(path.name, near, 1)
     raise InputError(f"{entry}: no such file or directory", f"did you mean {path.parent / close[0]}?" if close else None)
 
@@ -175,8 +176,6 @@ def sha256_of(path: Path) -> str:
         pass
     digest = file_sha256(path)
     if time.time() - max(stat.st_mtime, stat.st_ctime) > 2:
-        try:
+        with contextlib.suppress(OSError):  # no cache, only slower
             write_json(note, {"mark": mark, "sha256": digest})
-        except OSError:
-            pass  # no cache, only slower
     return digest

@@ -34,7 +34,9 @@ def resolve_hub(uri: str, revision: str | None = None, split: str | None = None)
     """
     form = _FORM.match(uri)
     if form is None:
-        raise InputError(f"{uri}: not a Hub source", "expected hf://datasets/owner/name@revision/pattern, for example …/data/train-*.parquet")
+        raise InputError(
+            f"{uri}: not a Hub source", "expected hf://datasets/owner/name@revision/pattern, for example …/data/train-*.parquet"
+        )
     repo, pattern = form["repo"], (form["pattern"] or "").strip("/")
     wanted = unquote(form["revision"]) if form["revision"] else revision or "main"
     commit, names = _commit(repo, wanted, uri)
@@ -72,7 +74,7 @@ def _one_split(names: list[str], split: str | None, uri: str) -> list[str]:
 def _commit(repo: str, revision: str, uri: str) -> tuple[str, list[str]]:
     """The commit a revision means and the names of its files; noted, and read back when the Hub cannot be reached."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     folder = cache_dir() / "hub" / repo.replace("/", "--")
     note, pinned = folder / f"{revision.replace('/', '%2F')}.json", bool(_COMMIT.match(revision))
@@ -82,15 +84,21 @@ def _commit(repo: str, revision: str, uri: str) -> tuple[str, list[str]]:
     try:
         info = HfApi().dataset_info(repo, revision=revision, timeout=30)
     except GatedRepoError as error:
-        raise InputError(f"{uri}: the dataset asks for consent or a token", "accept its terms on the Hub, then run: hf auth login") from error
+        raise InputError(
+            f"{uri}: the dataset asks for consent or a token", "accept its terms on the Hub, then run: hf auth login"
+        ) from error
     except RevisionNotFoundError as error:
         raise InputError(f"{uri}: no revision {revision!r} in {repo}") from error
     except RepositoryNotFoundError as error:
-        raise InputError(f"{uri}: no dataset {repo} on the Hub (or it is private)", "check the name; for a private one run: hf auth login") from error
-    except (OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+        raise InputError(
+            f"{uri}: no dataset {repo} on the Hub (or it is private)", "check the name; for a private one run: hf auth login"
+        ) from error
+    except Exception as error:  # what the HTTP library under the Hub's client raises differs from version to version
         if known:
             return known["commit"], known["files"]
-        raise InputError(f"{uri}: the Hub cannot be reached, and this revision was not fetched before: {error}", "go online once") from error
+        raise InputError(
+            f"{uri}: the Hub cannot be reached, and this revision was not fetched before: {error}", "go online once"
+        ) from error
     commit, files = str(info.sha), sorted(s.rfilename for s in info.siblings or ())
     for name in {note.name, f"{commit}.json"}:
         write_json(folder / name, {"commit": commit, "files": files})
@@ -99,11 +107,13 @@ def _commit(repo: str, revision: str, uri: str) -> tuple[str, list[str]]:
 
 def _download(repo: str, commit: str, name: str, uri: str) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         return Path(hf_hub_download(repo, name, repo_type="dataset", revision=commit))
     except LocalEntryNotFoundError as error:
-        raise InputError(f"{uri}: {name} is not in the local cache, and the Hub cannot be reached", "go online once, or unset HF_HUB_OFFLINE") from error
-    except (HfHubHTTPError, OSError) as error:
+        raise InputError(
+            f"{uri}: {name} is not in the local cache, and the Hub cannot be reached", "go online once, or unset HF_HUB_OFFLINE"
+        ) from error
+    except Exception as error:
         raise InputError(f"{uri}: {name} cannot be fetched: {error}") from error

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import sys
 import time
@@ -159,6 +160,8 @@ def _shape(spec: SourceSpec, files: list[SourceFile]) -> tuple[Shape, str, list[
         samples += [r.value for r in islice(records, SAMPLE) if r.value is not None]
         if len(samples) >= SAMPLE:
             break
+    if not samples:  # nothing to look at: every record of the beginning is malformed, and reading will say how
+        return named(NAMES[-1] if spec.format == "auto" else spec.format), "no record could be read", []
     if spec.format != "auto":
         shape = named(spec.format)
         return shape, shape.match({f for r in samples for f in r}, samples) or "as the format says", samples
@@ -172,10 +175,9 @@ def _write_reject(file: IO[str], reject: Reject) -> None:
 
 
 def _reason(problem: Problem) -> str:
-    """What a problem is called in counts: without the numbers and the values that differ from row to row."""
-    import re
-
-    return f"{re.sub(r'[0-9]+', '', problem.path) or 'record'}: expected {re.sub(r'[0-9]+', 'N', problem.expected)}"
+    """What a problem is called in counts: without the numbers that differ from row to row."""
+    path, expected = re.sub(r"[0-9]+", "", problem.path), re.sub(r"(?<![-\w])[0-9]+", "N", problem.expected)
+    return f"{path or 'record'}: expected {expected}"
 
 
 def _too_many(first: Reject, counts: dict[str, Any], limit: float, out: Path) -> str:
@@ -183,7 +185,8 @@ def _too_many(first: Reject, counts: dict[str, Any], limit: float, out: Path) ->
     return (
         f"{first.file}:{first.line}: {str(first.problem).removeprefix(': ')}\n"
         f"  row starts: {first.raw[:80]}\n"
-        f"  {counts['rejects']:,} of {counts['in']:,} rows rejected ({share:.2%}), limit is max_reject: {limit:g}. All of them: {out / 'rejects.jsonl'}"
+        f"  {counts['rejects']:,} of {counts['in']:,} rows rejected ({share:.2%}), limit is max_reject: {limit:g}."
+        f" All of them: {out / 'rejects.jsonl'}"
     )
 
 

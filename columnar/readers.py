@@ -39,7 +39,7 @@ def open_bytes(path: Path) -> IO[bytes]:
     if path.name.endswith(".zst"):
         import pyarrow as pa
 
-        return pa.input_stream(str(path), compression="zstd")  # type: ignore[no-any-return]
+        return pa.input_stream(str(path), compression="zstd")
     return path.open("rb")
 
 

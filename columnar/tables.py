@@ -11,7 +11,7 @@ import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from columnar.errors import InputError
 from columnar.formats.headers import KNOWN
@@ -28,7 +28,7 @@ def read_delimited(path: Path, delimiter: str, header: bool | None) -> Iterator[
         head = raw.read(SNIFF).decode("utf-8", "replace")
     if not head.strip():
         raise InputError(f"{path}: the file is empty", "expected at least one row")
-    quoting = _quoting(head, delimiter) if delimiter == "\t" else csv.QUOTE_MINIMAL
+    quoting: Literal[0, 3] = _quoting(head, delimiter) if delimiter == "\t" else csv.QUOTE_MINIMAL
     # bytes that are not UTF-8 become lone surrogates here and are found cell by cell, so that one bad row stays one bad row
     stream = io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", errors="surrogateescape", newline="")
     with stream:
@@ -79,7 +79,7 @@ def is_header(cells: list[str]) -> bool:
     return short and len(set(cells)) == len(cells) and any(cell in KNOWN for cell in lowered)
 
 
-def _quoting(head: str, delimiter: str) -> Any:
+def _quoting(head: str, delimiter: str) -> Literal[0, 3]:
     """Tab-separated files come in two kinds: cells as they are, or quoted as in csv. The one in which all rows are alike."""
     lines = head.split("\n")[:-1] or [head]
     plain = {line.count(delimiter) for line in lines if line}

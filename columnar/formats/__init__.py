@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from columnar.errors import ConfigError, InputError
 from columnar.formats import candidates, chat, comparisons, instruction, ours, pairs, prompts, strings, tasks, trees
 from columnar.formats.shape import Record, Shape
@@ -53,11 +55,14 @@ def detect(samples: list[Record]) -> tuple[str, str]:
     Raises:
         InputError: they match nothing we know; the message says what was found and what was tried.
     """
-    fields = {key for record in samples for key in record}
-    for shape in SHAPES:
-        words = shape.match(fields, samples)
-        if words is not None:
-            return shape.name, words
+    often = Counter(key for record in samples for key in record)
+    fields = set(often)
+    # first by the fields that most records have, so that a stray record does not decide for all
+    for known in ({key for key, n in often.items() if 2 * n >= len(samples)}, fields):
+        for shape in SHAPES:
+            words = shape.match(known, samples)
+            if words is not None:
+                return shape.name, words
     found = ", ".join(sorted(map(str, fields))) or "no fields at all"
     raise InputError(
         f"no known shape: the records have the fields {found}",

@@ -1,6 +1,6 @@
 """Several answers to one prompt, or one answer with a verdict on it. Kind candidates.
 
-{"instruction": "…", "completions": [{"model": "a", "response": "…", "annotations": {"helpfulness": {"Rating": "4", …}}}, …]}   UltraFeedback
+{"instruction": "…", "completions": [{"model": "a", "response": "…", "annotations": {"helpfulness": {"Rating": "4", …}}}, …]}  UltraFeedback
 {"prompt": "…", "responses": ["…", "…"], "rewards_armorm": [{"score": 0.1}, …]}                                                Magpie
 {"instruction": "…", "output": ["best", "second", …], "history": []}                  ranked: the first is the best, score = -rank
 {"messages": […], "label": true}                              KTO: one candidate, score 1 or 0, so that no bad answer is trained on

@@ -63,7 +63,11 @@ def convert(item: Any, path: str) -> tuple[dict[str, Any], Record]:
     foreign = item[role_key]
     role = ROLE_OF.get(foreign) if isinstance(foreign, str) else None
     if role is None:
-        raise Bad(f"{path}.{role_key}", describe(foreign), "one of " + ", ".join(ROLE_OF))
+        raise Bad(
+            f"{path}.{role_key}",
+            describe(foreign),
+            "a role we know: system, user, assistant, tool, human, gpt, bot, model, function_call, observation, …",
+        )
     content_key = first_of(item, _CONTENT)
     content = item.get(content_key) if content_key else None
     message: dict[str, Any] = {"role": role}

@@ -72,7 +72,7 @@ def _flan_match(fields: set[str], samples: list[Record]) -> str | None:
     if fields == {"c0", "c1"}:
         return "a table without header: first column -> user, second -> assistant"
     if fields == {"c0", "c1", "c2"}:
-        return "a table without header, as in FLAN's chain of thought: c0 -> user, c2 (the reasoning) + blank line + c1 (the answer) -> assistant"
+        return "a table without header, as FLAN's chain of thought: c0 -> user, c2 (reasoning) + blank line + c1 (answer) -> assistant"
     return None
 
 

@@ -14,7 +14,7 @@ _TELLING = {"id", "hash", "kind", "source", "origin"}
 
 
 def _match(fields: set[str], samples: list[Record]) -> str | None:
-    if not _TELLING <= fields or not all(r.get("kind") in KINDS for r in samples):
+    if not fields >= _TELLING or not all(r.get("kind") in KINDS for r in samples):
         return None
     return "our own rows, as they are; a source of another name is kept in meta"
 

@@ -89,7 +89,7 @@ def _prompt(record: Record) -> tuple[list[dict[str, Any]], list[str]]:
     field = first_of(record, (*FIELDS, *PROMPTS))
     if field is None or record[field] is None:
         return [], []
-    if isinstance(decoded(record[field]), list) and not isinstance(record[field], str) or field in FIELDS:
+    if (isinstance(decoded(record[field]), list) and not isinstance(record[field], str)) or field in FIELDS:
         messages, left = conversation(record[field], field)
         return messages, [] if any(left) else [field]
     if is_hh(record[field]):

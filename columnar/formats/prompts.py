@@ -93,9 +93,9 @@ def _benchmark(record: Record) -> list[Draft]:
     if item is None:
         raise Bad("", f"keys {', '.join(map(str, record)) or 'none'}", "the fields of a benchmark we know")
     content = joined(*(text(record, field) if i == 0 else optional(record, field) for i, field in enumerate(item.asks)))
-    answer = record.get(item.answer) if item.answer else None
-    known = [item.answer] if item.answer and isinstance(answer, str) else []
-    return [_draft(content, answer if isinstance(answer, str) else None, rest(record, *item.asks, *known))]
+    truth = record.get(item.answer) if item.answer else None
+    known = [item.answer] if item.answer and isinstance(truth, str) else []
+    return [_draft(content, truth if isinstance(truth, str) else None, rest(record, *item.asks, *known))]
 
 
 def _with_choices(record: Record) -> Draft:
@@ -147,7 +147,7 @@ def _rlvr(record: Record) -> list[Draft]:
     if truth is not None and not isinstance(truth, str):
         truth = msgspec.json.encode(truth).decode()
     named = optional(record, verifier) if verifier else ""
-    meta = rest(record, field, "ground_truth", "tools", *([verifier] if named and named == named.lower() else []))
+    meta = rest(record, field, "ground_truth", "tools", *([verifier] if verifier and named and named == named.lower() else []))
     if any(left):
         meta[field] = left
     return [
