@@ -184,7 +184,9 @@ def _matched(row: dict[str, Any], hit: dict[str, Any]) -> dict[str, Any]:
 def _why(story: dict[str, Any], dropped: dict[str, Any] | None) -> str:
     if dropped is None:
         passed = ", ".join(stage for stage in story["stages"] if stage != "select")
-        return f"in the {story['split']} split" + (f"; seen by {passed}" if passed else "")
+        copy = (story["stages"].get("select") or {}).get("copy")
+        which = f", copy {copy} of {', '.join(story['row']['parents'] or ())}" if copy else ""
+        return f"in the {story['split']} split{which}" + (f"; seen by {passed}" if passed else "")
     said = f"dropped by {dropped['stage']}: {dropped['reason']}" + (f" ({dropped['detail']})" if dropped["detail"] else "")
     kept = story["kept"]
     return said + (f"; kept instead: {kept['id']} ({kept['why']})" if kept else "")
@@ -217,7 +219,7 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else cli.printable(str(value))
 
 
-def describe(story: dict[str, Any], width: int = 100) -> str:
+def describe(story: dict[str, Any], width: int = 120) -> str:
     """The story for people."""
     row = story["row"]
     origin = row.get("origin") or {}
@@ -238,7 +240,9 @@ def describe(story: dict[str, Any], width: int = 100) -> str:
         lines.append(f"  {stage:<14} " + (" · ".join(f"{name} {_short(v)}" for name, v in shown.items()) or "nothing to say"))
     for name, found in story["hits"].items():
         for hit in found:
-            tell(f"hit {name}", " · ".join(f"{k} {_short(v)}" for k, v in hit.items() if v is not None and k != "id"))
+            tell(f"hit {name}", " · ".join(f"{k} {_short(v)}" for k, v in hit.items() if v is not None and k not in ("id", "matched")))
+            if hit.get("matched"):
+                tell("  matched", hit["matched"])
     for twin in story["stands_for"]:
         tell("stands for", " · ".join(f"{k} {_short(v)}" for k, v in twin.items() if v is not None and k != "kept_id"))
     for flag in story["flags"]:

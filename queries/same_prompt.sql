@@ -1,4 +1,4 @@
--- Prompts that several rows answer: how many different answers, from which sources.
+-- Prompts with several different answers: how many, from which sources. Repeated copies of one row do not count.
 SELECT
   min(id) AS example,
   count(*) AS rows,
@@ -6,6 +6,6 @@ SELECT
   list_sort(list_distinct(list(source))) AS sources
 FROM rows
 GROUP BY prompt_hash
-HAVING count(*) > 1
-ORDER BY rows DESC, example
+HAVING count(DISTINCT hash) > 1
+ORDER BY answers DESC, rows DESC, example
 LIMIT 50

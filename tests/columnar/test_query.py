@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -367,3 +368,17 @@ def test_sidecars_are_seen_by_the_command(tmp_path: Path, capsys: pytest.Capture
     assert code == 1
     assert "judge" in err
     assert "delete" in err
+
+
+def test_the_docs_are_true(data: Path, root: Path) -> None:
+    text = (root / "docs" / "sql.md").read_text(encoding="utf-8")
+    made = connect(data)
+    recipes = [sql for block in re.findall(r"```sql\n(.*?)```", text, re.DOTALL) for sql in block.split(";\n") if sql.strip()]
+    assert len(recipes) >= 5
+    for sql in recipes:
+        run(made, sql)
+    for (view,) in made.sql("SELECT view_name FROM duckdb_views() WHERE NOT internal AND schema_name = 'main'").fetchall():
+        assert f"`{view}`" in text
+    made.close()
+    for option in re.findall(r"--[a-z-]+", parser().format_help()):
+        assert option in text or option in ("--help", "--traceback", "--file", "--json"), option
