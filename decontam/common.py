@@ -76,10 +76,11 @@ def merge_users(scratches: list[match.Scratch]) -> np.ndarray:
 
 
 def with_common(index: Index, common: np.ndarray) -> Index:
-    """The index with these n-grams marked; items made of nothing else count only as a whole turn."""
+    """The index with these n-grams marked; items made of nothing else must stand by themselves."""
     table = index.table
     own = np.zeros(len(table.unit_at) - 1, bool)
     begins = table.gram_of >= 0
     np.logical_or.at(own, table.unit_of[begins], ~common[table.gram_of[begins]])
-    whole = np.where(~own & (table.whole != match.NEVER), match.WHOLE_TURN, table.whole).astype(np.uint8)
+    stricter = np.array([match.NEVER, match.SENTENCE, match.WHOLE_TURN, match.WHOLE_TURN], np.uint8)
+    whole = np.where(own, table.whole, stricter[table.whole])
     return replace(index, table=table._replace(common=common, whole=whole))

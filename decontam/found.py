@@ -111,7 +111,7 @@ def _hits(lines: np.ndarray, texts: RowTexts, batch: pa.RecordBatch, index: Inde
     rule, table = index.rule, index.table
     unit = lines[:, match.UNIT]
     length = np.diff(table.unit_at)[unit]
-    covered = lines[:, match.COVERED] >= table.needed[unit]
+    covered = (lines[:, match.COVERED] >= table.needed[unit]) | (lines[:, match.ALIGNED] > 0)
     whole = (lines[:, match.RUN] == length) & (table.whole[unit] != match.NEVER)
     whole &= (table.whole[unit] != match.WHOLE_TURN) | (lines[:, match.TURN_TOKENS] == length)
     for i in np.flatnonzero(whole & ~covered & (table.whole[unit] == match.SENTENCE)):
@@ -121,14 +121,17 @@ def _hits(lines: np.ndarray, texts: RowTexts, batch: pa.RecordBatch, index: Inde
     if rule.run_characters:
         covered = lines[:, match.RUN_CHARACTERS] >= rule.run_characters
     keep = covered | whole
-    lines, unit, length, covered = lines[keep], unit[keep], length[keep], covered[keep]
+    lines, unit, length, covered, whole = lines[keep], unit[keep], length[keep], covered[keep], whole[keep]
 
     counts = np.diff(index.member_at)[unit]
     line = np.repeat(np.arange(len(lines)), counts)
     member = index.member_at[unit][line] + np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts, counts)
     first = index.member_token[member] + lines[line, match.ITEM_FROM]
     text = lines[:, match.TEXT]
-    share = np.where(covered & (rule.run_characters == 0), lines[:, match.COVERED], lines[:, match.COVERED_ALL]) / np.maximum(length, 1)
+    plain = whole | bool(rule.run_characters)  # common n-grams count
+    share = np.maximum(lines[:, match.ALIGNED], np.where(plain, lines[:, match.COVERED_ALL], lines[:, match.COVERED])) / np.maximum(
+        length, 1
+    )
     frame = pl.DataFrame(
         {
             "row": lines[line, match.ROW],

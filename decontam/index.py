@@ -19,7 +19,7 @@ import pyarrow as pa
 from columnar.store import stage_key
 from decontam import match, ngrams
 from decontam.benchmarks import Benchmark
-from decontam.rules import SHORT_BYTES, SHORT_TOKENS, TINY_BYTES, TINY_TOKENS, Rule, tokens_needed
+from decontam.rules import SHORT_BYTES, SHORT_TOKENS, TINY_BYTES, TINY_TOKENS, Rule, tokens_aligned, tokens_needed
 
 VERSION = 1
 SAME = 10
@@ -205,12 +205,14 @@ def _table(rule: Rule, tokens: np.ndarray, unit_at: np.ndarray, owner: np.ndarra
     order = np.lexsort((start, numbers))
     points, shares = zip(*HELD, strict=True)
     needed = tokens_needed(rule, lengths)
+    aligned = tokens_aligned(rule, lengths)
     whole = np.full(len(lengths), match.NEVER, np.uint8)
     if rule.whole_items:
         short = (lengths < SHORT_TOKENS) | (size < SHORT_BYTES)
         tiny = (lengths < TINY_TOKENS) | (size < TINY_BYTES)
         whole[:] = np.where(tiny, match.WHOLE_TURN, np.where(short, match.SENTENCE, match.ANYWHERE))
         needed[short] = lengths[short] + 1  # cannot be reached: only whole
+        aligned[short[: len(aligned)]] = 0
     return match.Table(
         lengths=np.array([rule.n, *below.tolist()], np.int64),
         bloom=bloom,
@@ -224,6 +226,7 @@ def _table(rule: Rule, tokens: np.ndarray, unit_at: np.ndarray, owner: np.ndarra
         unit_at=unit_at,
         needed=needed,
         held=np.ceil(np.interp(lengths, points, shares) * lengths - 1e-9).astype(np.int32),
+        aligned=aligned,
         whole=whole,
         common=np.zeros(count, bool),
         owner=owner.astype(np.int32),

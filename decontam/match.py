@@ -4,10 +4,11 @@ In: the texts of a batch, grouped by row, and a `Table` (see decontam/index.py).
 benchmark item), and for each such row, turn and unit one line of evidence. For every row:
 
     1. all texts become tokens; every n-gram is looked up: a Bloom filter first, the hash table for what passes it
-    2. each distinct n-gram found marks its places in the units; a unit's coverage = its tokens inside marked n-grams / its tokens
+    2. each distinct n-gram found marks its places in the units; a unit's coverage = its tokens inside marked n-grams. Wherever an n-gram
+       puts a short unit beside a text, token by token, it also counts how many of the unit's tokens are the same there: aligned
     3. for units that reach the tokens they need: the longest common run of tokens and its place on both sides, turn by turn
 
-`tests/decontam/oracle.py` computes the same from lists of words.
+`tests/decontam/ngram_oracle.py` computes the same from lists of words.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from decontam.ngrams import U, characters, roll, tokenise
 NEVER, ANYWHERE, SENTENCE, WHOLE_TURN = range(4)  # where a unit found whole counts, whatever the tokens needed (Table.whole)
 
 # the columns of evidence
-ROW, TEXT, UNIT, COVERED, COVERED_ALL, RUN, RUN_CHARACTERS, START, END, ITEM_FROM, TURN_COVERED, TURN_TOKENS = range(12)
-EVIDENCE = 12
+ROW, TEXT, UNIT, COVERED, COVERED_ALL, ALIGNED, RUN, RUN_CHARACTERS, START, END, ITEM_FROM, TURN_COVERED, TURN_TOKENS = range(13)
+EVIDENCE = 13
 
+UNKNOWN, TEXT_SHIFT = np.int64(1) << 62, 40  # an alignment is told by its shift and its text
 SLOT_SHIFT, BLOOM_SHIFT, BIT_SHIFT, BIT_MASK = U(20), U(40), U(6), U(63)
 
 
@@ -42,6 +44,7 @@ class Table(NamedTuple):
     gram_of: np.ndarray  # int32: the n-gram that begins at each token, or -1
     unit_at: np.ndarray  # int64
     needed: np.ndarray  # int32: tokens of the unit that must be covered by n-grams that are not common
+    aligned: np.ndarray  # int32: or so many tokens the same in one alignment; 0: alignment does not count; empty: for no unit
     held: np.ndarray  # int32: tokens that make it certain that a text holds the unit (see decontam/common.py)
     whole: np.ndarray  # uint8: NEVER, ANYWHERE, SENTENCE or WHOLE_TURN
     common: np.ndarray  # bool: n-grams that anybody might write; they do not count towards `needed`
@@ -57,6 +60,8 @@ class Scratch(NamedTuple):
     token_seen: np.ndarray
     unit_seen: np.ndarray
     unit_count: np.ndarray
+    unit_aligned: np.ndarray
+    unit_shift: np.ndarray  # the alignment that was looked at last
     units: np.ndarray
     skip_cover: np.ndarray
     first_user: np.ndarray  # int32: the first source that used an n-gram on its own, -1 for none
@@ -74,6 +79,8 @@ def scratch_for(table: Table) -> Scratch:
         token_seen=np.zeros(tokens, np.int64),
         unit_seen=np.zeros(units, np.int64),
         unit_count=np.zeros(units, np.int32),
+        unit_aligned=np.zeros(units, np.int32),
+        unit_shift=np.zeros(units, np.int64),
         units=np.zeros(units, np.int32),
         skip_cover=np.zeros(longest, np.bool_),
         first_user=np.full(grams, -1, np.int32),
@@ -115,6 +122,7 @@ def scan_rows(data, offsets, row_at, order, fold, table, scratch, skip_budget, e
     """
     lengths, bloom, keys, slots = table.lengths, table.bloom, table.keys, table.grams
     posting_at, postings, unit_of, gram_of, unit_at = table.posting_at, table.postings, table.unit_of, table.gram_of, table.unit_at
+    near = len(table.aligned) > 0
     rows = len(row_at) - 1
     hit_rows = np.zeros(rows, np.bool_)
     out = np.empty(64 * EVIDENCE, np.int64)
@@ -155,34 +163,48 @@ def scan_rows(data, offsets, row_at, order, fold, table, scratch, skip_budget, e
             token_at[j + 1], hit_at[j + 1] = tokens, hits
         if hits == 0:
             continue
-        touched = np.int64(0)
-        for i in range(hits):  # every place of every distinct n-gram found
+        touched, j = np.int64(0), 0
+        for i in range(hits):
             gram = numbers[i]
-            if scratch.gram_seen[gram] == now:
+            fresh = scratch.gram_seen[gram] != now
+            if not fresh and not near:
                 continue
             scratch.gram_seen[gram] = now
+            while i >= hit_at[j + 1]:
+                j += 1
             for z in range(posting_at[gram], posting_at[gram + 1]):
                 x = postings[z]
                 unit = unit_of[x]
                 if scratch.unit_seen[unit] != now:
                     scratch.unit_seen[unit] = now
                     scratch.unit_count[unit] = 0
+                    scratch.unit_aligned[unit] = 0
+                    scratch.unit_shift[unit] = -UNKNOWN
                     scratch.units[touched] = unit
                     touched += 1
-                scratch.unit_count[unit] += 1
-                scratch.token_seen[x] = now
+                if fresh:
+                    scratch.unit_count[unit] += 1
+                    scratch.token_seen[x] = now
+                if near and table.aligned[unit] and not table.common[gram]:
+                    first, last, shift = unit_at[unit], unit_at[unit + 1], positions[i] - x
+                    mark = shift + (j << TEXT_SHIFT)
+                    if mark != scratch.unit_shift[unit] and scratch.unit_aligned[unit] < last - first:
+                        scratch.unit_shift[unit] = mark
+                        same = _same(hashes, table.tokens, first, last, shift, token_at[j], token_at[j + 1])
+                        scratch.unit_aligned[unit] = max(same, scratch.unit_aligned[unit])
         for i in range(touched):
             unit = scratch.units[i]
             first, last = unit_at[unit], unit_at[unit + 1]
             span = min(lengths[0], last - first)
-            if skip_budget == 0 and scratch.unit_count[unit] * span < min(table.needed[unit], last - first):
+            aligned = near and 0 < table.aligned[unit] <= scratch.unit_aligned[unit]
+            if skip_budget == 0 and not aligned and scratch.unit_count[unit] * span < min(table.needed[unit], last - first):
                 continue
             own, every = _coverage(scratch.token_seen, gram_of, table.common, first, last, span, now)
             if len(users) and every >= table.held[unit] and not (skip_own and table.owner[unit] == users[row]):
                 for x in range(first, last):
                     if gram_of[x] >= 0:
                         scratch.gram_held[gram_of[x]] = now
-            if skip_budget == 0 and own < table.needed[unit] and (table.whole[unit] == NEVER or every < last - first):
+            if skip_budget == 0 and not aligned and own < table.needed[unit] and (table.whole[unit] == NEVER or every < last - first):
                 continue
             if skip_budget == 0 and not evidence:
                 hit_rows[row] = True
@@ -218,6 +240,7 @@ def scan_rows(data, offsets, row_at, order, fold, table, scratch, skip_budget, e
                 found += 1
                 text, begin, run = order[row_at[row] + j], runs[j, 1], runs[j, 0]
                 line[ROW], line[TEXT], line[UNIT], line[COVERED], line[COVERED_ALL] = row, text, unit, own, every
+                line[ALIGNED] = scratch.unit_aligned[unit] if aligned else 0
                 line[RUN], line[ITEM_FROM], line[TURN_COVERED], line[TURN_TOKENS] = (
                     run,
                     runs[j, 2],
@@ -258,6 +281,15 @@ def _grown(array, size):  # type: ignore[no-untyped-def]
     for i in range(len(array)):
         bigger[i] = array[i]
     return bigger
+
+
+@njit(nogil=True, cache=True)
+def _same(hashes, unit_tokens, first, last, shift, text_first, text_last):  # type: ignore[no-untyped-def]
+    """Tokens of the unit that equal the text's token `shift` places on."""
+    same = 0
+    for x in range(max(first, text_first - shift), min(last, text_last - shift)):
+        same += unit_tokens[x] == hashes[x + shift]
+    return same
 
 
 @njit(nogil=True, cache=True)

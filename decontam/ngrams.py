@@ -10,7 +10,7 @@ letters, ligatures, superscripts), case is folded, diacritics are dropped (NFKD,
     mark        a vowel sign or tone mark belongs to the token before it; without one it is nothing
     ignored     soft hyphens, zero-width characters, direction marks, diacritics: as if they were not there
     separator   everything else: spaces, punctuation, symbols, emoji. A text of symbols alone has no tokens.
-Spans are those of the original text. `tests/decontam/oracle.py` says the same in plain Python.
+Spans are those of the original text. `tests/decontam/ngram_oracle.py` says the same in plain Python.
 
     .venv/bin/python -c "import pyarrow as pa; from decontam.ngrams import token_table; print(token_table(pa.array(['A b, c!'])))"
 """

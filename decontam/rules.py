@@ -39,6 +39,7 @@ class Rule:
     n: int
     coverage: tuple[tuple[int, float], ...]
     strict: bool = False
+    aligned: tuple[tuple[int, float], ...] = ()  # or: this share of its tokens the same, token by token, beside a shared n-gram (points)
     roles: tuple[str, ...] = ROLES
     whole_items: bool = False  # an item found whole counts whatever the coverage needed; short ones count only so
     common: bool = False  # n-grams that anybody might write do not count towards the coverage
@@ -54,7 +55,8 @@ PRESETS = {
             "caravan",
             "5-gram coverage by item length, common n-grams left out, short items only as a sentence of their own",
             n=5,
-            coverage=((10, 0.75), (25, 0.5)),
+            coverage=((8, 0.9), (25, 0.5)),
+            aligned=((8, 1.0), (10, 0.9), (20, 0.8)),
             whole_items=True,
             common=True,
         ),
@@ -141,6 +143,18 @@ class DecontamConfig(Config):
         if self.common is not None:
             rule = replace(rule, common=self.common)
         return rule
+
+
+ALIGNED_TOKENS = 64  # longer items are found by their n-grams
+
+
+def tokens_aligned(rule: Rule, lengths: np.ndarray) -> np.ndarray:
+    """How many tokens must be the same in one alignment; 0 for items to which this does not apply."""
+    if not rule.aligned:
+        return np.zeros(0, np.int32)
+    points, shares = zip(*rule.aligned, strict=True)
+    needed = np.ceil(np.interp(lengths, points, shares) * lengths - 1e-9)
+    return np.where((lengths >= max(SHORT_TOKENS, rule.n)) & (lengths <= ALIGNED_TOKENS), needed, 0).astype(np.int32)
 
 
 def tokens_needed(rule: Rule, lengths: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import tokens, words
+from ngram_oracle import tokens, words
 
 from decontam import ngrams
 
