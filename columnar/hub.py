@@ -22,6 +22,10 @@ _FORM = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+
 _COMMIT = re.compile(r"[0-9a-f]{40}$")
 
 
+class HubUnreachable(InputError):
+    """The Hub does not answer, and what was asked is not known from before."""
+
+
 def resolve_hub(uri: str, revision: str | None = None, split: str | None = None) -> list[tuple[Path, str, str, str | None]]:
     """The files of a Hub source as (local path, path in the repository, uri with the commit, commit).
 
@@ -31,6 +35,16 @@ def resolve_hub(uri: str, revision: str | None = None, split: str | None = None)
     Raises:
         InputError: malformed uri, no such dataset or revision, a pattern that matches nothing, several splits and none chosen, offline
             and not known from before.
+    """
+    repo, commit, names = list_hub(uri, revision, split)
+    return [(_download(repo, commit, name, uri), name, f"hf://datasets/{repo}@{commit}/{name}", commit) for name in names]
+
+
+def list_hub(uri: str, revision: str | None = None, split: str | None = None) -> tuple[str, str, list[str]]:
+    """What a Hub source means, (owner/name, commit, paths of the files in the repository), without fetching a file.
+
+    Raises:
+        InputError: as for `resolve_hub`.
     """
     form = _FORM.match(uri)
     if form is None:
@@ -44,9 +58,14 @@ def resolve_hub(uri: str, revision: str | None = None, split: str | None = None)
     if not chosen:
         data = [n for n in names if file_type(n)]
         raise InputError(f"{uri}: no data file matches", f"the dataset holds: {', '.join(data[:10]) or 'no file of a type we read'}")
-    if split or not pattern:
-        chosen = _one_split(chosen, split, uri)
-    return [(_download(repo, commit, name, uri), name, f"hf://datasets/{repo}@{commit}/{name}", commit) for name in chosen]
+    return repo, commit, _one_split(chosen, split, uri) if split or not pattern else chosen
+
+
+def is_fetched(repo: str, commit: str, name: str) -> bool:
+    """Is this file in the Hub's cache on this machine already?"""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(repo, name, revision=commit, repo_type="dataset"), str)
 
 
 def _matching(names: list[str], pattern: str) -> list[str]:
@@ -96,7 +115,7 @@ def _commit(repo: str, revision: str, uri: str) -> tuple[str, list[str]]:
     except Exception as error:  # what the HTTP library under the Hub's client raises differs from version to version
         if known:
             return known["commit"], known["files"]
-        raise InputError(
+        raise HubUnreachable(
             f"{uri}: the Hub cannot be reached, and this revision was not fetched before: {error}", "go online once"
         ) from error
     commit, files = str(info.sha), sorted(s.rfilename for s in info.siblings or ())

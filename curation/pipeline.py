@@ -79,6 +79,12 @@ def plan(job: Job) -> dict[str, Any]:
     check_output(job)
     sources = []
     for _, source in job.sources:
+        take = source.amount + (f" x{source.repeat}" if source.repeat > 1 else "")
+        unseen = _to_fetch(job.spec(source))
+        if unseen:
+            blank = {"source": source.name, "files": None, "bytes": None, "revision": None, "rows": None, "take": take, "signals": "to do"}
+            sources.append({**blank, **unseen})
+            continue
         files = resolve(job.spec(source), job.root)
         home = _home(job, source, files)
         known = (home / "manifest.json").is_file()
@@ -91,7 +97,7 @@ def plan(job: Job) -> dict[str, Any]:
                 "bytes": sum(f.bytes for f in files),
                 "revision": next((f.revision for f in files if f.revision), None),
                 "rows": counts.get("rows"),
-                "take": source.amount + (f" x{source.repeat}" if source.repeat > 1 else ""),
+                "take": take,
                 "load": "cached" if known else "stale: the files or the settings changed" if others else "to do",
                 "signals": "cached" if known and _signals_done(job, home) else "to do",
             }
@@ -121,7 +127,24 @@ def plan(job: Job) -> dict[str, Any]:
 def describe(made: dict[str, Any]) -> str:
     """A plan for people."""
     head = f"{made['name']} ({made['kind']}) -> {made['out']}: {made['state']}\nstages: {' -> '.join(made['stages'])}\n"
-    return head + cli.table([{**s, "bytes": f"{s['bytes'] / 1e6:,.1f} MB"} for s in made["sources"]])
+    return head + cli.table([{**s, "bytes": f"{s['bytes'] / 1e6:,.1f} MB" if s["bytes"] is not None else None} for s in made["sources"]])
+
+
+def _to_fetch(spec: SourceSpec) -> dict[str, Any] | None:
+    """For a plan: what is known of a Hub source that is not on this machine, so that planning downloads nothing. None: all is here."""
+    entries = [p for p in ([spec.path] if isinstance(spec.path, str) else spec.path) if p.startswith("hf://")]
+    if not entries:
+        return None
+    from columnar.hub import HubUnreachable, is_fetched, list_hub
+
+    try:
+        found = [list_hub(entry, spec.revision, spec.split) for entry in entries]
+    except HubUnreachable:
+        return {"revision": spec.revision, "load": "to fetch; the Hub cannot be reached"}
+    missing = [name for repo, commit, names in found for name in names if not is_fetched(repo, commit, name)]
+    if not missing:
+        return None
+    return {"files": sum(len(names) for *_, names in found), "revision": found[0][1], "load": f"to fetch {len(missing)} files"}
 
 
 def build(job: Job) -> tuple[dict[str, Any], bool]:
