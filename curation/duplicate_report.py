@@ -44,7 +44,9 @@ def search(datasets: Sequence[Dataset], config: DedupConfig) -> tuple[Found, lis
 def ids_of(datasets: Sequence[Dataset]) -> pa.Array:
     """The ids of all rows, in key order."""
     pieces = [pq.read_table(file, columns=["id"])["id"] for dataset in datasets for file in dataset.row_files]
-    return pa.concat_arrays([chunk.cast(pa.large_string()) for piece in pieces for chunk in piece.chunks] or [pa.array([], pa.large_string())])
+    return pa.concat_arrays(
+        [chunk.cast(pa.large_string()) for piece in pieces for chunk in piece.chunks] or [pa.array([], pa.large_string())]
+    )
 
 
 def write(found: Found, everything: Sequence[Dataset], config: DedupConfig, out: Path | None = None) -> None:
@@ -71,12 +73,14 @@ def write(found: Found, everything: Sequence[Dataset], config: DedupConfig, out:
 
 def report(found: Found, config: DedupConfig) -> dict[str, Any]:
     """Counts by source, removed rows by (source, source of the kept row), and notes on what was not checked or may be missed."""
-    keys = found.keys.select(source=pl.col("source").cast(pl.String), rank="rank", keeper=pl.Series(found.keeper), kind=pl.Series(found.kind))
+    keys = found.keys.select(
+        source=pl.col("source").cast(pl.String), rank="rank", keeper=pl.Series(found.keeper), kind=pl.Series(found.kind)
+    )
     source = keys["source"]
     keys = keys.with_columns(kept_source=source.gather(found.keeper), reference=keys["rank"].gather(found.keeper) < 0)
     gone = keys.filter(pl.col("kind") > 0)
     sizes = gone.group_by("keeper").len().with_columns(kept_source=source.gather(pl.Series(gone.group_by("keeper").len()["keeper"])))
-    counts = [((pl.col("kind") == number)).sum().alias(str(reason).split("_")[0]) for number, reason in enumerate(REASONS) if reason]
+    counts = [(pl.col("kind") == number).sum().alias(str(reason).split("_")[0]) for number, reason in enumerate(REASONS) if reason]
     mine = keys.filter(pl.col("rank") >= 0)
     table = mine.group_by("source").agg(
         rows=pl.len(), **{e.meta.output_name(): e for e in counts}, against=((pl.col("kind") > 0) & pl.col("reference")).sum()
@@ -84,8 +88,19 @@ def report(found: Found, config: DedupConfig) -> dict[str, Any]:
     biggest = sizes.group_by("kept_source").agg(largest_cluster=pl.col("len").max() + 1)
     table = table.join(biggest, left_on="source", right_on="kept_source", how="left").sort("source")
     table = table.with_columns(kept=pl.col("rows") - pl.col("exact") - pl.col("near") - pl.col("semantic"))
-    columns = ["source", "rows", "kept", "exact", "near", *(["semantic"] if config.semantic else []), *(["against"] if config.against else []), "largest_cluster"]
-    pairs = gone.group_by("source", "kept_source").agg(rows=pl.len(), **{e.meta.output_name(): e for e in counts}).sort("rows", descending=True)
+    columns = [
+        "source",
+        "rows",
+        "kept",
+        "exact",
+        "near",
+        *(["semantic"] if config.semantic else []),
+        *(["against"] if config.against else []),
+        "largest_cluster",
+    ]
+    pairs = (
+        gone.group_by("source", "kept_source").agg(rows=pl.len(), **{e.meta.output_name(): e for e in counts}).sort("rows", descending=True)
+    )
     notes = [*found.notes, *([] if config.semantic else ["semantic: not checked"])]
     return {
         "sources": table.select(columns).to_dicts(),

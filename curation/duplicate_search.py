@@ -26,7 +26,7 @@ from columnar.errors import ConfigError, StoreError
 from columnar.record import text_hash
 from columnar.store import Dataset, read_batches
 from curation.dedup import DedupConfig, NearConfig
-from curation.lsh import Batch, find_buckets, recall
+from curation.lsh import IN_MEMORY, Batch, find_buckets, recall
 from curation.minhash import TEXT_COLUMNS, batches_with, records, stored, text_columns
 from curation.verify import REMEMBERED, Sets, decide
 
@@ -42,7 +42,7 @@ KEYS = {
 }
 REASONS = (None, "exact_duplicate", "near_duplicate", "semantic_duplicate")
 KEPT, EXACT, NEAR, SEMANTIC = range(4)
-_EMPTY_PROMPT = int(text_hash([]), 16)
+NOTHING = text_hash([])  # the prompt_hash of rows that ask nothing: they are not duplicates of each other
 
 
 class Found(NamedTuple):
@@ -107,13 +107,11 @@ def keys_of(dataset: Dataset, number: int, rank: int, config: DedupConfig) -> pl
     frames = []
     for batch in read_batches(dataset, wanted):
         frame = pl.DataFrame({name: batch.column(name) for name in (key, "kind", "source")}).select(
-            key=pl.col(key).str.to_integer(base=16, dtype=pl.UInt128),
+            key=pl.when(pl.col(key) != NOTHING).then(key).str.to_integer(base=16, dtype=pl.UInt128),
             kind=pl.col("kind").cast(pl.Categorical),
             source=pl.col("source").cast(pl.Categorical),
             n_chars=pl.Series(_characters(batch)) if longest else pl.lit(None, pl.Int64),
         )
-        if config.by == "prompt":  # rows that ask nothing are not duplicates of each other
-            frame = frame.with_columns(pl.when(pl.col("key") != _EMPTY_PROMPT).then("key").alias("key"))
         frames.append(frame)
     empty = {"key": pl.UInt128, "kind": pl.Categorical, "source": pl.Categorical, "n_chars": pl.Int64}
     keys = pl.concat(frames) if frames else pl.DataFrame(schema=empty)
@@ -207,7 +205,7 @@ def exact(keys: pl.DataFrame, order: np.ndarray, config: DedupConfig) -> np.ndar
 def near(found: Found, distinct: np.ndarray, order: np.ndarray, datasets: Sequence[Dataset], config: DedupConfig, how: NearConfig) -> None:
     """Add near-duplicates among the `distinct` rows to what was found, in place."""
     bands, rows = how.banding
-    buckets = find_buckets(_signed(found.keys, distinct, datasets, config, how), len(found.keys), bands, rows)
+    buckets = find_buckets(_signed(found.keys, distinct, datasets, config, how), len(found.keys), bands, rows, IN_MEMORY)
     candidates = buckets.rows
     is_candidate = np.zeros(len(found.keys), np.bool_)
     is_candidate[candidates] = True
@@ -229,10 +227,10 @@ def near(found: Found, distinct: np.ndarray, order: np.ndarray, datasets: Sequen
     for values in (found.jaccard, found.agreement, found.band, found.kind):
         values[follow] = values[found.keeper[follow]]
     found.keeper[follow] = found.keeper[found.keeper[follow]]
+    middle = (1 + how.threshold) / 2
     found.notes.append(
-        f"near-duplicates by {how.by}: {how.ngram}-grams, {bands} bands of {rows}: a pair at the threshold {how.threshold:g} is found with "
-        f"probability {recall(how.threshold, bands, rows):.2f}, one at {(1 + how.threshold) / 2:g} with {recall((1 + how.threshold) / 2, bands, rows):.3f}; "
-        f"{len(candidates):,} rows compared"
+        f"near-duplicates by {how.by}: {how.ngram}-grams in {bands} bands of {rows}: a pair of Jaccard {how.threshold:g} is found with probability "
+        f"{recall(how.threshold, bands, rows):.2f}, one of {middle:g} with {recall(middle, bands, rows):.3f}; {len(candidates):,} rows compared"
     )
     if decided.forgotten:
         found.notes.append(

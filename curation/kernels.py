@@ -4,6 +4,8 @@ Everything here has a plain-Python twin in the tests. Imported only by the funct
 second, compiling these a few more on the very first run of a machine (`cache=True` keeps the result).
 """
 
+# mypy: disallow-untyped-defs=False
+
 from __future__ import annotations
 
 import numpy as np

@@ -47,7 +47,7 @@ class Sets:
 
     def __init__(self, num_perm: int) -> None:
         self.num_perm = num_perm
-        self.file = tempfile.TemporaryFile(prefix="ngram-sets-")
+        self.file = tempfile.TemporaryFile(prefix="ngram-sets-")  # noqa: SIM115 - closed by __exit__
         self._starts: list[np.ndarray] = [np.zeros(1, np.int64)]
 
     def __enter__(self) -> Sets:
@@ -72,7 +72,7 @@ class Sets:
         sizes = starts[rows + 1] - starts[rows]
         out = np.concatenate([[0], np.cumsum(sizes)])
         words = np.empty(int(out[-1]), np.uint64)
-        view = memoryview(words).cast("B")
+        view = words.view(np.uint8).data
         breaks = np.flatnonzero(np.diff(rows) != 1) + 1
         for first, last in zip(np.concatenate([[0], breaks]).tolist(), np.concatenate([breaks, [len(rows)]]).tolist(), strict=True):
             low, high, offset = int(out[first]) * 8, int(out[last]) * 8, int(starts[rows[first]]) * 8

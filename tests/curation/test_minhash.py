@@ -14,13 +14,16 @@ from curation.dedup import NearConfig
 from curation.minhash import records, sign, signatures, stored
 
 MASK = (1 << 64) - 1
+SYSTEM = message("system", "You are a very long system prompt indeed, yes.")
+CHOSEN, REJECTED = [message("assistant", "The first one it is then, sir")], [message("assistant", "No")]
+CANDIDATES = [{"model": "a", "content": "one two three four five six"}, {"model": "b", "content": "it"}]
 ROWS = [
-    {"kind": "sft", "messages": [message("system", "You are a very long system prompt indeed, yes."), *sft("What is it?", "It is a cat.")["messages"]]},
+    {"kind": "sft", "messages": [SYSTEM, *sft("What is it?", "It is a cat.")["messages"]]},
     {"kind": "sft", "messages": [message("user", "..."), message("assistant", "!!")]},
-    {"kind": "pair", "prompt": [message("user", "Name one of the two")], "chosen": [message("assistant", "The first one it is then, sir")], "rejected": [message("assistant", "No")]},
-    {"kind": "candidates", "prompt": [message("user", "Say it")], "candidates": [{"model": "a", "content": "one two three four five six"}, {"model": "b", "content": "it"}]},
+    {"kind": "pair", "prompt": [message("user", "Name one of the two")], "chosen": CHOSEN, "rejected": REJECTED},
+    {"kind": "candidates", "prompt": [message("user", "Say it")], "candidates": CANDIDATES},
     {"kind": "prompt", "prompt": [message("user", "Ünïcode straße ﬁne 什么意思 ½ ok ok ok ok ok ok ok")]},
-]  # fmt: skip
+]
 
 
 def batch_of(rows: list[dict]) -> pa.RecordBatch:
@@ -54,7 +57,9 @@ def sets_of(batch: pa.RecordBatch, near: NearConfig) -> list[set[int]]:
 @pytest.mark.parametrize("num_perm", [112, 37])
 def test_signatures_are_datasketchs(shared, scheme, num_perm):
     rows = real_rows(shared, "dolly_15k.parquet", "instruction", "response", 150) + ROWS
-    rows += real_rows(shared, "baize_quora_ko.parquet", "topic", "input", 50) + real_rows(shared, "oasst1_sft_zh.parquet", "instruction", "output", 50)
+    rows += real_rows(shared, "baize_quora_ko.parquet", "topic", "input", 50) + real_rows(
+        shared, "oasst1_sft_zh.parquet", "instruction", "output", 50
+    )
     near = NearConfig(scheme=scheme, num_perm=num_perm, seed=7)
     column = signatures(batch_of(rows), near).column("minhash")
     for row, signature in zip(rows, column.to_pylist(), strict=True):
@@ -69,7 +74,9 @@ def test_signatures_are_datasketchs(shared, scheme, num_perm):
         assert resumed.jaccard(sketch) == 1.0
 
 
-@pytest.mark.parametrize("near", [NearConfig(), NearConfig(by="prompt"), NearConfig(system=True), NearConfig(by="prompt", system=True, ngram=2)])
+@pytest.mark.parametrize(
+    "near", [NearConfig(), NearConfig(by="prompt"), NearConfig(system=True), NearConfig(by="prompt", system=True, ngram=2)]
+)
 def test_sets_are_the_definition(near):
     expected = [{gram_hash(g) for g in grams(row, near.ngram, near.by, near.system)} for row in ROWS]
     assert sets_of(batch_of(ROWS), near) == expected
