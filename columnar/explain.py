@@ -128,7 +128,7 @@ def _kept(cursor: duckdb.DuckDBPyConnection, dataset: Dataset, row_id: str) -> t
     """The row and its sidecar columns, fetched by position: through the joined view this would read every row before it."""
     import pyarrow.parquet as pq
 
-    files = [file.resolve() for file in dataset.row_files]
+    files = sorted((dataset.path.resolve() / "rows").glob("*.parquet"))
     listed = ", ".join(literal(str(file)) for file in files)
     row = _first(cursor, f"SELECT *, filename, file_row_number FROM read_parquet([{listed}]) WHERE id = $id", row_id)
     if row is None:

@@ -47,7 +47,7 @@ def json_views(root: Path) -> dict[str, str]:
         "manifest": f"""
             SELECT {_fields("identity", "name kind key")}, identity ->> '$.stage.name' AS stage,
               {_fields("identity", "seed rows", "BIGINT")}, {_fields("identity", "rows_sha256 ids_sha256")},
-              (manifest ->> '$.circumstance.finished')::TIMESTAMPTZ AS finished,
+              (manifest ->> '$.circumstance.finished')::TIMESTAMP AS finished,
               (manifest ->> '$.circumstance.seconds')::DOUBLE AS seconds, manifest
             FROM (SELECT manifest, manifest -> '$.identity' AS identity FROM {manifest})""",
         "manifest_inputs": f"""

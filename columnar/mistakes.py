@@ -45,8 +45,9 @@ def explain_mistake(error: Exception, connection: duckdb.DuckDBPyConnection) -> 
         return QueryError(text.partition("\n")[0], "ask for fewer columns or rows: the text columns are the large ones")
     if "Deprecated lambda arrow" in text:
         return QueryError("the lambda arrow x -> ... is gone", "write lambda x: ...")
-    if re.search(r"syntax error.*LINE \d+:.*\bat\b", text, re.IGNORECASE | re.DOTALL):
-        return QueryError(text, 'at is a reserved word of SQL: write "at"')
+    reserved = re.search(r"syntax error.*LINE \d+:.*\b(at|end)\b", text, re.IGNORECASE | re.DOTALL)
+    if reserved:
+        return QueryError(text, f'{reserved[1]} is a word of SQL: for the column write "{reserved[1].lower()}"')
     return QueryError(text)
 
 

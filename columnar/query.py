@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import csv
 import json
+import os
 import re
 import sys
 import threading
@@ -63,7 +64,7 @@ def saved_query(name: str) -> str:
     import difflib
 
     path = Path(name)
-    if path.is_file():
+    if os.path.isfile(name):  # noqa: PTH113  a name of any length
         try:
             return path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
@@ -147,7 +148,7 @@ def main(args: argparse.Namespace) -> int:
     dirs, sql = list(args.words), None
     if args.file:
         sql = saved_query(args.file)
-    elif dirs and not Path(dirs[-1]).is_dir() and (len(dirs) > 1 or re.search(r"\s", dirs[-1])):
+    elif dirs and re.search(r"\s", dirs[-1]) and not os.path.isdir(dirs[-1]):  # noqa: PTH112  Path.is_dir fails on long statements
         sql = dirs.pop()
     if not dirs:
         raise ConfigError("no dataset directory given", 'for example: python -m columnar.query out/tiny "SELECT count(*) FROM rows"')

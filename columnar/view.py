@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -140,7 +141,7 @@ def _lock(connection: duckdb.DuckDBPyConnection, files: set[str], memory: str | 
         machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         memory = f"{min(machine // 2, 8 << 30) >> 20}MiB"
     connection.execute(f"SET memory_limit = {literal(memory)}")
-    connection.execute(f"SET temp_directory = {literal(str(Path(tempfile.gettempdir()) / f'caravan-sql-{os.getpid()}'))}")
+    connection.execute(f"SET temp_directory = {literal(str(Path(tempfile.gettempdir()) / f'caravan-sql-{uuid.uuid4().hex}'))}")
     connection.execute("SET max_temp_directory_size = '50GiB'")
     connection.execute(f"SET allowed_paths = [{', '.join(map(literal, sorted(files)))}]")
     connection.execute("SET enable_external_access = false")
@@ -189,7 +190,7 @@ def rows_view(dataset: Dataset) -> str:
         if _in_step(dataset, stage, file):
             beside += f" POSITIONAL JOIN {source}"
         else:
-            by_id += f" LEFT JOIN {source} ON r.id = {alias[stage]}.id"
+            by_id += f" LEFT JOIN {source} ON r.id = {alias[stage]}.id::VARCHAR"
     return f"SELECT {', '.join(select)} FROM {_parquet(files)} AS r{beside}{by_id}"
 
 
@@ -233,7 +234,7 @@ def _repair(dataset: Dataset, stage: str, file: Path) -> str:
 
 
 def _row_files(dataset: Dataset) -> list[Path]:
-    files = [file.resolve() for file in dataset.row_files]
+    files = sorted((dataset.path.resolve() / "rows").glob("*.parquet"))  # as `data_files` names them: links are not followed
     if not files:
         raise StoreError(f"{dataset.path}: rows/ holds no Parquet file", "run the command that makes it again")
     return files

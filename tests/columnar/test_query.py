@@ -5,12 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,7 @@ ATTACKS = [
     "COPY rows TO '{out}'",
     "COPY (SELECT 1) TO '{out}' (FORMAT parquet)",
     "WITH x AS (COPY (SELECT 1) TO '{out}') SELECT * FROM x",
-    "WITH x AS (SELECT 1), y AS (COPY x TO '{temp}/caravan-sql-{pid}/x.csv') FROM y",
+    "WITH x AS (SELECT 1), y AS (COPY x TO '{temp}/x.csv') FROM y",
     "WITH x AS (INSERT INTO t VALUES (1) RETURNING *) FROM x",
     "WITH x AS (DELETE FROM t RETURNING *) FROM x",
     "WITH x AS (UPDATE t SET n = 1 RETURNING *) FROM x",
@@ -107,10 +105,12 @@ def test_what_does_not_only_read_is_refused(connection: duckdb.DuckDBPyConnectio
     secret = data.parent / "secret.parquet"
     pq.write_table(a_python_table, secret)
     out = tmp_path / "out"
-    sql = attack.format(out=out, secret=secret, data=data, temp=tempfile.gettempdir(), pid=os.getpid())
+    spill = connection.sql("SELECT current_setting('temp_directory')").fetchall()[0][0]  # the one folder DuckDB itself may write to
+    sql = attack.format(out=out, secret=secret, data=data, temp=spill)
     with pytest.raises(QueryError):
         run(connection, sql)
     assert not out.exists()
+    assert not Path(spill).exists()
     assert run(connection, "SELECT count(*) AS n FROM rows").rows == [{"n": 10}]  # and the connection still serves
 
 
@@ -186,6 +186,8 @@ def test_values_come_out_as_json_can_hold_them(connection: duckdb.DuckDBPyConnec
         ("SELECT chosen FROM rows", "no column chosen", "rows of kind pair"),
         ("SELECT * FROM a.rows", "no view named", "two datasets"),
         ("SELECT at FROM flags", "syntax error", 'write "at"'),
+        ("SELECT end FROM hits_decontam", "syntax error", 'write "end"'),
+        ("SELECT r.sorce FROM rows AS r", "no column sorce; did you mean source", None),
         ("SELECT list_filter([1], x -> x > 0)", "lambda arrow", "lambda x"),
         ("SELEC 1", "syntax error", None),
         ("PIVOT rows ON split USING count(*)", "MULTI", "IN (value"),
@@ -316,6 +318,9 @@ def test_a_table_cannot_steer_the_terminal(data: Path, capsys: pytest.CaptureFix
         (["SELECT 1 FROM rows"], "no dataset directory"),
         ([], "no dataset directory"),
         (["{data}/nowhere", "SELECT 1"], "no such directory"),
+        (["{data}", "{data}2"], "no such directory"),
+        (["{data}", "SELECT " + "no_such_column, " * 500 + "1 FROM rows"], "no column no_such_column"),
+        (["{data}", "-f", "x" * 5000], "no such file"),
     ],
 )
 def test_wrong_command_lines(data: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,6 +98,8 @@ def test_a_sidecar_without_our_hash_is_joined_by_id(tmp_path: Path) -> None:
     sidecar(path, "mine", ids, {"n": list(range(6))})
     sidecar(path, "theirs", [ids[4], ids[1], "f" * 16], {"stars": [4, 1, 9]}, tie=None)
     assert ask(path, "SELECT n, stars FROM rows ORDER BY n") == [(0, None), (1, 1), (2, None), (3, None), (4, 4), (5, None)]
+    write_table(path / "cols" / "numbers.parquet", pa.table({"id": [1, 2], "other": [1, 2]}))  # ids of another type match nothing
+    assert ask(path, "SELECT count(*), count(other) FROM rows") == [(6, 0)]
     sidecar(path, "theirs", [ids[4], ids[4]], {"stars": [4, 1]}, tie=None)  # would double the row
     with pytest.raises(StoreError, match="ids that occur twice"):
         connect(path)
@@ -232,6 +234,16 @@ def test_hostile_directory_names(tmp_path: Path, folder: str, monkeypatch: pytes
     assert ask(path, "SELECT name FROM manifest") == [("small",)]
     monkeypatch.chdir(tmp_path)
     assert ask(folder, "SELECT count(*) FROM rows") == [(10,)]  # relative paths too
+
+
+def test_parts_behind_links(tmp_path: Path) -> None:
+    path, rows = mix(tmp_path / "d")
+    (path / "rows").rename(tmp_path / "elsewhere")
+    (path / "rows").symlink_to(tmp_path / "elsewhere")
+    (path / "cols" / "signals.parquet").rename(tmp_path / "s.parquet")
+    (path / "cols" / "signals.parquet").symlink_to(tmp_path / "s.parquet")
+    (tmp_path / "link").symlink_to(path)
+    assert ask(tmp_path / "link", "SELECT count(*), count(n_chars) FROM rows") == [(len(rows), len(rows))]
 
 
 def test_only_the_files_of_the_dataset_can_be_read(tmp_path: Path) -> None:
