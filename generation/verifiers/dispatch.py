@@ -9,6 +9,7 @@ True
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import json
@@ -122,7 +123,11 @@ def check_rows(rows: Iterable[Mapping[str, Any]], own: Mapping[str, str] | None 
     hint = ""
     for row in rows:
         try:
-            counts.update(task.name for task in resolve(row, own))
+            tasks = resolve(row, own)
+            counts.update(task.name for task in tasks)
+            for task in tasks:
+                if task.name == "ifeval" and task.truth:
+                    _known_constraints(task.truth)
         except ConfigError as error:
             problems[str(error)] += 1
             first.setdefault(str(error), row.get("id", "?"))
@@ -133,6 +138,15 @@ def check_rows(rows: Iterable[Mapping[str, Any]], own: Mapping[str, str] | None 
         lines = "\n".join(f"  {n} rows (first: {first[p]}): {p}" for p, n in problems.most_common(20))
         raise ConfigError(f"verifiers of {sum(problems.values())} rows cannot be used\n{lines}", hint)
     return counts
+
+
+def _known_constraints(truth: Any) -> None:
+    from generation.verifiers import ifeval
+
+    with contextlib.suppress(
+        ValueError, KeyError, TypeError, AttributeError
+    ):  # a malformed ground truth is the row's own error, at its verdict
+        ifeval.parse({k: v for k, v in truth_of(truth).items() if k != "mode"})
 
 
 @lru_cache(maxsize=128)
