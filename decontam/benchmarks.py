@@ -78,28 +78,37 @@ def load_benchmarks(wanted: str | list[str], root: str | None = None) -> list[Be
         ConfigError: an unknown name, a wrong YAML file, a name twice, nothing at all.
         InputError: a source that cannot be read, or that has none of the named field.
     """
-    specs: dict[str, tuple[BenchmarkSpec, Path, str | None]] = {}
-    for entry in [wanted] if isinstance(wanted, str) else wanted:
-        for name, spec, base, guessed in _entries(entry, root):
-            if name in specs and specs[name][:2] != (spec, base):
-                raise ConfigError(f"benchmarks: {name} is named twice, with different contents", "rename one of them")
-            specs[name] = (spec, base, guessed)
-    if not specs:
-        raise ConfigError("benchmarks: none to look for", "name a suite (tulu3), benchmarks (gsm8k), a YAML file or a folder of files")
-    return [_read(name, spec, base, guessed) for name, (spec, base, guessed) in specs.items()]
+    return [_read(entry) for entry in _wanted(wanted, root)]
 
 
 def fingerprint(wanted: str | list[str], root: str | None = None) -> list[Any]:
     """What `load_benchmarks` would read, as names, settings and file hashes: equal when the items are, at a fraction of the work."""
-    entries = [wanted] if isinstance(wanted, str) else wanted
-    return [
-        [name, spec.model_dump(mode="json"), _content(_files(name, spec, base))]
-        for entry in entries
-        for name, spec, base, _ in _entries(entry, root)
-    ]
+    return [[e.name, e.spec.model_dump(mode="json"), _content(_files(e))] for e in _wanted(wanted, root)]
 
 
-Entry = tuple[str, BenchmarkSpec, Path, str | None]
+class Entry(NamedTuple):
+    """A benchmark asked for."""
+
+    name: str
+    spec: BenchmarkSpec
+    base: Path  # where its relative source starts
+    guessed: str | None
+
+
+def _wanted(wanted: str | list[str], root: str | None) -> list[Entry]:
+    found: dict[str, Entry] = {}
+    for given in [wanted] if isinstance(wanted, str) else wanted:
+        for entry in _entries(given, root):
+            if found.setdefault(entry.name, entry) != entry:
+                raise ConfigError(f"benchmarks: {entry.name} is named twice, with different contents", "rename one of them")
+    if not found:
+        raise ConfigError("benchmarks: none to look for", "name a suite (tulu3), benchmarks (gsm8k), a YAML file or a folder of files")
+    return list(found.values())
+
+
+def _files(entry: Entry) -> list[SourceFile]:
+    spec = entry.spec
+    return resolve(SourceSpec(name=entry.name, path=spec.source, revision=spec.revision, split=spec.split), entry.base)
 
 
 def _entries(entry: str, root: str | None) -> list[Entry]:
@@ -107,7 +116,7 @@ def _entries(entry: str, root: str | None) -> list[Entry]:
     if path.suffix in (".yaml", ".yml"):
         file = parse(BenchmarkFile, read_yaml(path), entry)
         base = Path(root or file.root or path.parent)
-        return [(name, spec, base, None) for name, spec in file.benchmarks.items()]
+        return [Entry(name, spec, base, None) for name, spec in file.benchmarks.items()]
     if path.is_dir():
         files = sorted(f for f in path.iterdir() if f.is_file() and file_type(f) and not f.name.startswith((".", "_")))
         if not files:
@@ -127,7 +136,7 @@ def _entries(entry: str, root: str | None) -> list[Entry]:
             f"benchmarks: {entry!r} is no file, no folder, and no name in the registry{maybe}",
             f"suites: {', '.join(registry.suites)}; all names: python -m decontam.scan --list",
         )
-    return [(name, registry.benchmarks[name], Path(root or "."), None) for name in names]
+    return [Entry(name, registry.benchmarks[name], Path(root or "."), None) for name in names]
 
 
 def _guess(file: Path) -> Entry:
@@ -143,14 +152,15 @@ def _guess(file: Path) -> Entry:
     ident = next((lower[n] for n in IDS if n in lower), None)
     spec = BenchmarkSpec(source=file.name, fields=questions + extra, deciding=questions, id=ident)
     guessed = f"{questions[0]} decides" + (f", evidence: {', '.join(extra)}" if extra else "")
-    return name, spec, file.parent, guessed
+    return Entry(name, spec, file.parent, guessed)
 
 
-def _read(name: str, spec: BenchmarkSpec, base: Path, guessed: str | None) -> Benchmark:
+def _read(entry: Entry) -> Benchmark:
+    name, spec, _, guessed = entry
     for field in spec.deciding or []:
         if field not in spec.fields:
             raise ConfigError(f"{name}: deciding field {field!r} is not one of its fields ({', '.join(spec.fields)})")
-    files = _files(name, spec, base)
+    files = _files(entry)
     ids: list[str] = []
     texts: list[list[str]] = []
     seen: set[str] = set()
@@ -175,10 +185,6 @@ def _read(name: str, spec: BenchmarkSpec, base: Path, guessed: str | None) -> Be
     if len(set(ids)) < len(ids):  # the same id in several subjects or files
         ids = [f"{ident}#{i}" for i, ident in enumerate(ids)]
     return Benchmark(name, spec, ids, texts, _content(files), guessed)
-
-
-def _files(name: str, spec: BenchmarkSpec, base: Path) -> list[SourceFile]:
-    return resolve(SourceSpec(name=name, path=spec.source, revision=spec.revision, split=spec.split), base)
 
 
 def _content(files: list[SourceFile]) -> dict[str, Any]:

@@ -10,18 +10,15 @@ are one unit with several members. What cannot be seen under the rule is counted
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from columnar.store import stage_key
 from decontam import match, ngrams
 from decontam.benchmarks import Benchmark
 from decontam.rules import SHORT_BYTES, SHORT_TOKENS, TINY_BYTES, TINY_TOKENS, Rule, tokens_aligned, tokens_needed
 
-VERSION = 1
 SAME = 10
 HELD = ((12, 1.0), (30, 0.8))  # coverage at which a text certainly holds an item (see decontam/common.py)
 
@@ -59,8 +56,6 @@ class Index:
     member_decides: np.ndarray
     member_token: np.ndarray  # the member's first token in token_starts
     deciding_units: list[np.ndarray]  # per benchmark, per item: how many deciding units it has (for `decide: all`)
-    key: str = ""
-    notes: dict[str, Any] = field(default_factory=dict)
 
 
 def build_index(benchmarks: list[Benchmark], rule: Rule) -> Index:
@@ -103,7 +98,6 @@ def build_index(benchmarks: list[Benchmark], rule: Rule) -> Index:
             np.bincount(item[members[(owner[members] == b) & decides[members]]], minlength=len(benchmark.ids))
             for b, benchmark in enumerate(benchmarks)
         ],
-        key=stage_key("decontam.index", VERSION, rule, [[b.name, b.spec.model_dump(), b.content] for b in benchmarks]),
     )
 
 

@@ -16,29 +16,28 @@ if TYPE_CHECKING:
 
 BY_SOURCE = """
     SELECT r.source, h.benchmark, count(DISTINCT h.id) AS rows, count(DISTINCT h.item_id) AS items
-    FROM read_parquet(?) h JOIN read_parquet(?) r ON h.id = r.id
+    FROM read_parquet(?) h JOIN read_parquet(?, union_by_name = true) r ON h.id = r.id
     GROUP BY ALL ORDER BY ALL
 """
 ITEMS = "SELECT benchmark, count(DISTINCT item_id) AS items, count(DISTINCT id) AS rows FROM read_parquet(?) GROUP BY ALL"
-ROWS = """
-    SELECT r.source, count(*) AS rows, count(*) FILTER (c.contaminated) AS contaminated,
-           count(*) FILTER (c.verdict = 'report') AS report, count(*) FILTER (c.verdict = 'drop') AS drop
-    FROM read_parquet(?) c POSITIONAL JOIN read_parquet(?) r
-    GROUP BY ALL ORDER BY ALL
-"""
 
 
-def make_report(dataset: Dataset, index: Index, wanted: DecontamConfig, out: Path, key: str) -> dict[str, Any]:
-    """Count what the scan wrote, write report.json, return it."""
+def make_report(
+    dataset: Dataset, index: Index, wanted: DecontamConfig, out: Path, key: str, counts: dict[tuple[str, str], int]
+) -> dict[str, Any]:
+    """Count what the scan wrote, write report.json, return it.
+
+    Args:
+        counts: (source, verdict) -> rows.
+    """
     import duckdb
 
-    hits, cols = str(out / "hits" / "decontam.parquet"), str(out / "cols" / "decontam.parquet")
+    hits = str(out / "hits" / "decontam.parquet")
     rows = [str(file) for file in dataset.row_files]
     with duckdb.connect() as database:
         database.execute("SET memory_limit = '800MB'")
         pairs = database.execute(BY_SOURCE, [hits, rows]).fetchall()
         found = {name: (items, held) for name, items, held in database.execute(ITEMS, [hits]).fetchall()}
-        sources = database.execute(ROWS, [cols, rows]).fetchall()
     rule = index.rule
     benchmarks = []
     for benchmark, seen in zip(index.benchmarks, index.seen, strict=True):
@@ -73,23 +72,25 @@ def make_report(dataset: Dataset, index: Index, wanted: DecontamConfig, out: Pat
         "dataset_share": rule.dataset_share,
         "common_ngrams": int(index.table.common.sum()),
         "ngrams": len(index.table.common),
-        "rows": {name: sum(line[i] for line in sources) for i, name in enumerate(("all", "contaminated", "report", "drop"), start=1)},
+        "rows": _rows(counts),
         "benchmarks": benchmarks,
         "sources": [
             {
                 "source": source,
-                "rows": count,
-                "contaminated": hit,
-                "report": kept,
-                "drop": drop,
+                **_rows({key: count for key, count in counts.items() if key[0] == source}),
                 "over": sorted(b["benchmark"] for b in benchmarks if source in b["sources_over"]),
             }
-            for source, count, hit, kept, drop in sources
+            for source in sorted({source for source, _ in counts})
         ],
         "paraphrase": "not checked",
     }
     write_json(out / "report.json", report)
     return report
+
+
+def _rows(counts: dict[tuple[str, str], int]) -> dict[str, int]:
+    by = {verdict: sum(n for (_, v), n in counts.items() if v == verdict) for verdict in ("clean", "report", "drop")}
+    return {"rows": sum(by.values()), "contaminated": by["report"] + by["drop"], "report": by["report"], "drop": by["drop"]}
 
 
 def read_report(out: Path, key: str) -> dict[str, Any] | None:

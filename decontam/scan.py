@@ -17,6 +17,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,6 @@ def scan_dataset(
     threads: int | None = None,
     force: bool = False,
     on_rows: Callable[[int], None] | None = None,
-    index: Index | None = None,
 ) -> dict[str, Any]:
     """Scan every row of a dataset; writes cols/, hits/ and report.json and returns the report. Same key: nothing is done again.
 
@@ -54,26 +54,25 @@ def scan_dataset(
         out: where to write; None: into the dataset.
         threads: None: one a core. The result does not depend on it.
         on_rows: told how many rows each finished piece had, for progress; rows are passed twice when common n-grams are looked for.
-        index: made by `decontam.index.build_index` from the same config, when there is one already.
 
     Raises:
         ConfigError, InputError: about the benchmarks.
     """
     from columnar.store import sidecar_key, stage_key
-    from decontam.benchmarks import load_benchmarks
+    from decontam.benchmarks import fingerprint, load_benchmarks
     from decontam.index import build_index
     from decontam.report import make_report, read_report
 
     rule = wanted.rule()
-    index = index or build_index(load_benchmarks(wanted.benchmarks, wanted.root), rule)
-    said = wanted.model_dump(exclude={"fail_on", "benchmarks", "root"})
-    key = stage_key(STAGE, VERSION, said, [index.key, dataset.content])
+    said = wanted.model_dump(mode="json", exclude={"fail_on", "benchmarks", "root"})
+    key = stage_key(STAGE, VERSION, said, [fingerprint(wanted.benchmarks, wanted.root), dataset.content])
     out = out or dataset.path
     files = [out / "cols" / f"{STAGE}.parquet", out / "hits" / f"{STAGE}.parquet"]
     if not force and all(sidecar_key(file) == key for file in files):
         report = read_report(out, key)
         if report is not None:
             return report
+    index = build_index(load_benchmarks(wanted.benchmarks, wanted.root), rule)
     threads = threads or os.cpu_count() or 1
     (out / "report.json").unlink(missing_ok=True)
     marks = None
@@ -81,8 +80,8 @@ def scan_dataset(
         from decontam.common import without_common
 
         index, marks = without_common(index, [dataset], wanted.fields, threads, on_rows)
-    _write(dataset, index, wanted, marks, files, key, threads, on_rows)
-    return make_report(dataset, index, wanted, out, key)
+    counts = _write(dataset, index, wanted, marks, files, key, threads, on_rows)
+    return make_report(dataset, index, wanted, out, key, counts)
 
 
 def _write(
@@ -94,36 +93,41 @@ def _write(
     key: str,
     threads: int,
     on_rows: Callable[[int], None] | None,
-) -> None:
+) -> dict[tuple[str, str], int]:
+    """Write both tables; returns how many rows each source has of each verdict."""
     import pyarrow as pa
 
     from columnar.store import ROW_GROUP, table_writer, whole_file
     from decontam.found import COLUMNS, HITS, scan_batch
     from decontam.pieces import over_pieces, read_piece
 
-    def scan(piece: Piece, scratch: Scratch) -> tuple[pa.Table, pa.Table]:
-        columns, hits, at = [], [], 0
+    def scan(piece: Piece, scratch: Scratch) -> tuple[pa.Table, pa.Table, Counter[tuple[str, str]]]:
+        columns, hits, at, counts = [], [], 0, Counter[tuple[str, str]]()
         mark = None if marks is None else marks[piece]
-        names = ["id", *wanted.fields] if mark is None or mark.any() else ["id"]
+        names = ["id", "source", *(wanted.fields if mark is None or mark.any() else ())]
         for batch in read_piece(piece, names):
             chosen = None if mark is None else mark[at : at + batch.num_rows]
             at += batch.num_rows
             made = scan_batch(batch if chosen is None else batch.filter(pa.array(chosen)), index, wanted.policy, wanted.fields, scratch)
             columns.append(_with_ids(batch, made[0], chosen))
             hits.append(made[1])
+            counts.update(zip(batch.column("source").to_pylist(), columns[-1].column("verdict").to_pylist(), strict=True))
         schema = pa.schema([("id", pa.string()), *COLUMNS])
-        return pa.Table.from_batches(columns, schema), pa.Table.from_batches(hits, HITS)
+        return pa.Table.from_batches(columns, schema), pa.Table.from_batches(hits, HITS), counts
 
+    total = Counter[tuple[str, str]]()
     said = {"stage": STAGE, "key": key, "rows_sha256": dataset.content}
     with whole_file(files[0]) as cols_file, whole_file(files[1]) as hits_file:
         schema = pa.schema([("id", pa.string()), *COLUMNS])
         with table_writer(cols_file, schema, said) as cols, table_writer(hits_file, HITS, said) as hits_writer:
-            for piece, (columns, hits) in over_pieces([dataset], index, scan, threads, []):
+            for piece, (columns, hits, counts) in over_pieces([dataset], index, scan, threads, []):
+                total.update(counts)
                 cols.write_table(columns, row_group_size=ROW_GROUP)
                 if hits.num_rows:
                     hits_writer.write_table(hits, row_group_size=ROW_GROUP)
                 if on_rows:
                     on_rows(piece.rows)
+    return dict(total)
 
 
 def _with_ids(batch: pa.RecordBatch, made: pa.RecordBatch, chosen: np.ndarray | None) -> pa.RecordBatch:
