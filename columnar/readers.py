@@ -201,7 +201,7 @@ def decode(row: int, line: int, raw: bytes) -> RawRecord:
         return RawRecord(row, line, raw, None, Problem("", describe(value), "an object"))
     if quotes(raw) != 2 * strings(value):
         twice = duplicate_key(raw)
-        if twice:
+        if twice is not None:
             return RawRecord(row, line, raw, None, Problem(twice, "this key twice in one object", "each key once"))
     return RawRecord(row, line, raw, value)
 

@@ -184,6 +184,12 @@ def validate(row: dict[str, Any]) -> list[Problem]:
     for field in SCHEMA.names:
         if field not in ENVELOPE.names and row.get(field) is not None and field not in PAYLOADS[kind]:
             problems.append(Problem(field, "a value", f"nothing: it does not belong to kind {kind}"))
+    for field in _TEXTS:
+        if field in row and not isinstance(row[field], str | None):
+            problems.append(Problem(field, describe(row[field]), "text or nothing"))
+    for field in ("chosen_score", "rejected_score"):
+        if field in row and not _is_score(row[field]):
+            problems.append(Problem(field, describe(row[field]), "a number or nothing"))
     if kind == "sft":
         problems += conversation_problems(row.get("messages"), "messages", must_end="assistant")
     else:
@@ -197,8 +203,40 @@ def validate(row: dict[str, Any]) -> list[Problem]:
             problems.append(Problem("candidates", describe(candidates), "a list of at least one candidate"))
         else:
             for i, candidate in enumerate(candidates):
-                if not isinstance(candidate.get("content"), str):
-                    problems.append(Problem(f"candidates[{i}].content", describe(candidate.get("content")), "text"))
+                problems += _candidate_problems(candidate, f"candidates[{i}]")
+    return problems
+
+
+_TEXTS = ("source", "license", "tools", "chosen_model", "rejected_model", "verifier", "ground_truth")
+_MORE = ("thinking", "tool_calls", "tool_call_id", "name")
+
+
+def _is_score(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and not abs(value) > 1e308)
+
+
+def _candidate_problems(candidate: Any, path: str) -> list[Problem]:
+    if not isinstance(candidate, dict):
+        return [Problem(path, describe(candidate), "a candidate")]
+    problems = []
+    if not isinstance(candidate.get("content"), str):
+        problems.append(Problem(f"{path}.content", describe(candidate.get("content")), "text"))
+    for key in ("model", "thinking", "finish_reason", "params"):
+        if not isinstance(candidate.get(key), str | None):
+            problems.append(Problem(f"{path}.{key}", describe(candidate[key]), "text or nothing"))
+    if not _is_score(candidate.get("score")):
+        problems.append(Problem(f"{path}.score", describe(candidate["score"]), "a number or nothing"))
+    ratings = candidate.get("ratings")
+    if ratings is not None:
+        good = isinstance(ratings, list) and all(
+            isinstance(r, dict)
+            and isinstance(r.get("aspect"), str | None)
+            and isinstance(r.get("rationale"), str | None)
+            and _is_score(r.get("rating"))
+            for r in ratings
+        )
+        if not good:
+            problems.append(Problem(f"{path}.ratings", describe(ratings), "a list of {aspect, rating, rationale}"))
     return problems
 
 
@@ -211,8 +249,11 @@ def conversation_problems(messages: Any, path: str, must_end: str | None, first:
     problems = []
     before: str | None = None
     for i, message in enumerate(messages):
+        if not isinstance(message, dict):
+            problems.append(Problem(f"{path}[{i}]", describe(message), "a message"))
+            continue
         role, content = message.get("role"), message.get("content")
-        if role not in ROLES:
+        if not isinstance(role, str) or role not in ROLES:
             problems.append(Problem(f"{path}[{i}].role", describe(role), "one of " + ", ".join(ROLES)))
         elif before is None and role not in first:
             problems.append(Problem(f"{path}[{i}].role", repr(role), " or ".join(first) + " first"))
@@ -225,6 +266,10 @@ def conversation_problems(messages: Any, path: str, must_end: str | None, first:
             problems.append(Problem(f"{path}[{i}].role", f"'tool' after {before!r}", "a tool message after an assistant's call"))
         if not isinstance(content, str) and not (content is None and message.get("tool_calls")):
             problems.append(Problem(f"{path}[{i}].content", describe(content), "text"))
+        if len(message) > 2:
+            for key in _MORE:
+                if not isinstance(message.get(key), str | None):
+                    problems.append(Problem(f"{path}[{i}].{key}", describe(message[key]), "text or nothing"))
         before = role
     if must_end and not problems and before != must_end:
         problems.append(Problem(f"{path}[{len(messages) - 1}].role", repr(before), f"{must_end} last"))

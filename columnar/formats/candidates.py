@@ -67,7 +67,7 @@ def _list(record: Record) -> list[Draft]:
         candidate = _candidate(item, f"{field}[{i}]")
         if names:
             candidate["model"] = names[i]
-        if marks[i] is not None:
+        if scores and marks[i] is not None:
             candidate["score"] = number(marks[i], f"{scores}[{i}]")
         candidates.append(candidate)
     if names:

@@ -25,13 +25,21 @@ def _rows(record: Record) -> list[Draft]:
         raise Bad("kind", describe(kind), "one of " + ", ".join(KINDS))
     if not isinstance(record.get("id"), str) or not isinstance(record.get("origin"), dict):
         raise Bad("id", describe(record.get("id")), "the id and origin of a row")
+    for field in ("uri", "revision", "split"):
+        if not isinstance(record["origin"].get(field), str | None):
+            raise Bad(f"origin.{field}", describe(record["origin"][field]), "text or nothing")
+    if type(record["origin"].get("row")) is not int:
+        raise Bad("origin.row", describe(record["origin"].get("row")), "a number")
+    parents = record.get("parents")
+    if parents is not None and not (isinstance(parents, list) and all(isinstance(parent, str) for parent in parents)):
+        raise Bad("parents", describe(parents), "a list of ids")
     payload = set(PAYLOADS[kind])
     row = {name: value for name, value in record.items() if name in payload or (name in ENVELOPE.names and name != "meta")}
     meta = record.get("meta")
     if isinstance(meta, str):
         try:
             meta = msgspec.json.decode(meta)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise Bad("meta", describe(meta), "JSON text") from error
     if not isinstance(meta, dict | None):
         raise Bad("meta", describe(meta), "JSON text of an object")

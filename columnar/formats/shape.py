@@ -8,6 +8,7 @@ A shape changes no text: it moves strings, and joins two of them with one blank 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -76,13 +77,9 @@ def number(value: Any, path: str) -> float | None:
     """A score: a number, a number as text, or nothing (null, empty text)."""
     if value is None or value == "":
         return None
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, str):
-        try:
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
             return float(value)
-        except ValueError:
-            pass
     raise Bad(path, describe(value), "a number")
 
 

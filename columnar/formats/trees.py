@@ -34,7 +34,7 @@ def _match(fields: set[str], samples: list[Record]) -> str | None:
 
 
 def _message(node: Node, path: str) -> dict[str, Any]:
-    role = ROLE_OF.get(node.get("role", ""))
+    role = ROLE_OF.get(str(node.get("role")))
     if role not in ("user", "assistant"):
         raise Bad(f"{path}.role", describe(node.get("role")), "prompter or assistant")
     if not isinstance(node.get("text"), str):
@@ -42,10 +42,18 @@ def _message(node: Node, path: str) -> dict[str, Any]:
     return {"role": role, "content": node["text"]}
 
 
+def _rank(node: Node) -> float | None:
+    rank = node.get("rank")
+    return float(rank) if isinstance(rank, int | float) and not isinstance(rank, bool) else None
+
+
 def _replies(node: Node) -> list[tuple[int, Node]]:
     """The replies that stand, best first, each with its position in the file."""
-    replies = [(i, reply) for i, reply in enumerate(node.get("replies") or ()) if isinstance(reply, dict) and not reply.get("deleted")]
-    return sorted(replies, key=lambda found: (found[1].get("rank") is None, found[1].get("rank") or 0, found[0]))
+    given = node.get("replies") or []
+    if not isinstance(given, list):
+        raise Bad("replies", describe(given), "a list of messages")
+    replies = [(i, reply) for i, reply in enumerate(given) if isinstance(reply, dict) and not reply.get("deleted")]
+    return sorted(replies, key=lambda found: (_rank(found[1]) is None, _rank(found[1]) or 0, found[0]))
 
 
 def _best_path(record: Record) -> list[Draft]:
@@ -74,7 +82,7 @@ def _pairs(record: Record) -> list[Draft]:
 def _ranked(node: Node, before: list[dict[str, Any]], path: str) -> Iterator[Draft]:
     thread = [*before, _message(node, path)]
     replies = _replies(node)
-    ranked = [(at, reply) for at, reply in replies if reply.get("rank") is not None and reply.get("role") == "assistant"]
+    ranked = [(at, reply) for at, reply in replies if _rank(reply) is not None and reply.get("role") == "assistant"]
     if len(ranked) >= 2 and thread[-1]["role"] == "user":
         (best_at, best), (worst_at, worst) = ranked[0], ranked[-1]
         yield {
@@ -82,8 +90,8 @@ def _ranked(node: Node, before: list[dict[str, Any]], path: str) -> Iterator[Dra
             "prompt": thread,
             "chosen": [_message(best, f"{path}.replies[{best_at}]")],
             "rejected": [_message(worst, f"{path}.replies[{worst_at}]")],
-            "chosen_score": -float(best["rank"]),
-            "rejected_score": -float(worst["rank"]),
+            "chosen_score": -(_rank(best) or 0.0),
+            "rejected_score": -(_rank(worst) or 0.0),
         }
     for at, reply in replies:
         yield from _ranked(reply, thread, f"{path}.replies[{at}]")
