@@ -121,6 +121,16 @@ class Cache:
         with self._writing():
             self._db.execute("DELETE FROM failures WHERE key = ?", (key,))
 
+    def mean_tokens(self) -> dict[tuple[str, str], float]:
+        """How long answers have been, by model and by the first word of their tag."""
+        rows = self._db.execute(
+            """
+            SELECT model, substr(tag, 1, instr(tag || ' ', ' ') - 1) AS kind, avg(completion_tokens)
+            FROM replies GROUP BY model, kind
+            """
+        )
+        return {(model, kind): mean for model, kind, mean in rows}
+
     def __len__(self) -> int:
         return int(self._db.execute("SELECT count(*) FROM replies").fetchone()[0])
 

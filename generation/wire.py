@@ -134,12 +134,21 @@ def body_of(request: Request, served: str, defaults: dict[str, Any], structured:
     body.update((k, v) for k, v in params.items() if v is not None)
     if structured and choices and openai:
         schema = {"type": "string", "enum": choices}
+    if structured and schema and openai:
+        schema = _without_lengths(schema)
     if structured and schema:
         body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
     elif structured and choices:
         body["structured_outputs"] = {"choice": choices}
     body.update(extra or {})
     return body
+
+
+def _without_lengths(schema: Any) -> Any:
+    """A schema without limits on text length, which OpenAI's strict mode does not take."""
+    if isinstance(schema, dict):
+        return {k: _without_lengths(v) for k, v in schema.items() if k not in ("maxLength", "minLength")}
+    return [_without_lengths(v) for v in schema] if isinstance(schema, list) else schema
 
 
 def _message(message: dict[str, Any]) -> dict[str, Any]:
