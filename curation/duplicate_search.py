@@ -228,10 +228,9 @@ def near(found: Found, distinct: np.ndarray, order: np.ndarray, datasets: Sequen
         values[follow] = values[found.keeper[follow]]
     found.keeper[follow] = found.keeper[found.keeper[follow]]
     middle = (1 + how.threshold) / 2
-    found.notes.append(
-        f"near-duplicates by {how.by}: {how.ngram}-grams in {bands} bands of {rows}: a pair of Jaccard {how.threshold:g} is found with probability "
-        f"{recall(how.threshold, bands, rows):.2f}, one of {middle:g} with {recall(middle, bands, rows):.3f}; {len(candidates):,} rows compared"
-    )
+    chances = ", ".join(f"{j:g} with probability {recall(j, bands, rows):.3g}" for j in (how.threshold, middle))
+    found.notes.append(f"near-duplicates by {how.by}: {how.ngram}-grams, {bands} bands of {rows}: finds pairs of Jaccard {chances}")
+    found.notes.append(f"{len(candidates):,} of {int(distinct.sum()):,} distinct rows shared a band with another and were compared")
     if decided.forgotten:
         found.notes.append(
             f"{decided.forgotten:,} times a bucket held more than {REMEMBERED} kept rows and the rest were not compared with later ones"

@@ -33,7 +33,7 @@ TEXT_COLUMNS = (*PROMPT_COLUMNS, "chosen", "rejected", "candidates")
 
 
 class Turns(NamedTuple):
-    """The texts of one column of a batch: text i is `data[offsets[i]:offsets[i+1]]`, of row `owner[i]` (ascending), and counts if `chosen[i]`."""
+    """The texts of one column: text i is `data[offsets[i]:offsets[i+1]]`, of row `owner[i]` (ascending), and counts if `chosen[i]`."""
 
     data: np.ndarray
     offsets: np.ndarray

@@ -12,7 +12,7 @@ import polars as pl
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "decontam"))
 
-from oracle import words
+from ngram_oracle import words
 
 from columnar.record import KINDS, schema_of, seal, texts_of, to_batch
 from columnar.store import Dataset, RowWriter, open_dataset, write_manifest
