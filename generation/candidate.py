@@ -42,7 +42,7 @@ class MakerConfig(Config):
     """
 
     name: str
-    models: list[ModelConfig]
+    models: list[ModelConfig] = Field(default_factory=list)
     model: str = ""
     params: dict[str, Any] = Field(default_factory=dict)
     seed: int = 1
@@ -79,6 +79,11 @@ class Dropped(Exception):
         self.reason, self.detail = reason, detail
 
 
+def unusable(asked: Any) -> list[Candidate]:
+    """What becomes of a prompt without a user's last turn."""
+    return [Candidate(None, "no_user_turn", {"parents": [asked.id]})]
+
+
 class Step(NamedTuple):
     """A part of the plan: what is asked, about how often, and an example to estimate from."""
 
@@ -97,7 +102,7 @@ class Job(NamedTuple):
     out: Path
 
     async def ask(
-        self, prompt: prompts.Prompt, sample: int = 0, model: str = "", params: dict[str, Any] | None = None, **fields: Any
+        self, prompt: prompts.Prompt, /, sample: int = 0, model: str = "", params: dict[str, Any] | None = None, **fields: Any
     ) -> str:
         """One answer to one of our prompts.
 
@@ -138,11 +143,11 @@ def made_row(
         Dropped: what the model wrote does not make a valid row (reason `invalid`).
     """
     config: MakerConfig = job.config
-    writer = next(m for m in config.models if m.name == (model or config.writer))
+    writer = next((m for m in config.models if m.name == (model or config.writer)), None)
     about = {
-        "model": writer.served,
-        "revision": writer.revision,
-        "params": {**writer.params, **config.params},
+        "model": writer.served if writer else None,
+        "revision": writer.revision if writer else None,
+        "params": {**writer.params, **config.params} if writer else None,
         "prompts": [p.version for p in used],
         **meta,
     }
@@ -161,6 +166,20 @@ def made_row(
     return seal(row, place)
 
 
+def pair_of(job: Job, prompt: list[dict[str, Any]], pair: dict[str, Any], answerer: str) -> dict[str, Any]:
+    """The columns of a pair whose chosen answer met every requirement: the scores are the shares met."""
+    name = next(m.served for m in job.config.models if m.name == (answerer or job.config.writer))
+    return {
+        "prompt": prompt,
+        "chosen": [{"role": "assistant", "content": pair["chosen"]}],
+        "rejected": [{"role": "assistant", "content": pair["rejected"]}],
+        "chosen_score": 1.0,
+        "rejected_score": pair["rejected_score"],
+        "chosen_model": name,
+        "rejected_model": name,
+    }
+
+
 def user(text: str) -> list[dict[str, Any]]:
     """A prompt of one user turn."""
     return [{"role": "user", "content": text}]
@@ -177,13 +196,15 @@ async def attempt(work: Awaitable[dict[str, Any]], **detail: Any) -> Candidate:
         return Candidate(None, dropped.reason, {**detail, **dropped.detail})
 
 
-async def produce(job: Job, work: Callable[[Item], Awaitable[list[Candidate]]], items: Iterable[Item]) -> AsyncIterator[Candidate]:
-    """The candidates of many items worked on at once, in the order of the items, until the config's goal or budget.
+async def produce(
+    job: Job, work: Callable[[Item], Awaitable[list[Candidate]]], items: Iterable[Item], until: Until
+) -> AsyncIterator[Candidate]:
+    """The candidates of many items worked on at once, in the order of the items, until the goal or the budget is reached.
 
     No more is begun than the goal seems to need at the rate of rows per item so far. The item in which the goal is reached is given
     whole, its surplus as `not_needed`. When one item raises, those under way are finished first: their answers are paid for, and kept.
     """
-    goal, budget = job.config.until.rows, job.config.until.candidates
+    goal, budget = until.rows, until.candidates
     rows = candidates = done = 0
     tasks: deque[asyncio.Future[list[Candidate]]] = deque()
     source = iter(items)

@@ -22,9 +22,9 @@ from typing import Any, Literal
 from columnar.cli import run
 from columnar.errors import ConfigError
 from generation import prompts
-from generation.candidate import Candidate, Dropped, Job, MakerConfig, Step, attempt, made_row, produce
+from generation.candidate import Candidate, Dropped, Job, MakerConfig, Step, attempt, made_row, produce, unusable
 from generation.maker import Maker, arguments, command
-from generation.material import Asked, Prompts, describe_input, each_prompt, open_prompts
+from generation.material import Asked, Prompts, describe_input, each_prompt, longest_text, open_prompts
 
 VERSION = 1
 DONE = "[END]"  # what the user's model writes when the conversation is over
@@ -144,10 +144,10 @@ async def make(job: Job) -> AsyncIterator[Candidate]:
     one = converse if config.mode == "chat" else refine
 
     async def work(pair: tuple[int, Asked]) -> list[Candidate]:
-        return [await attempt(one(job, pair), parents=[pair[1].id])]
+        return [await attempt(one(job, pair), parents=[pair[1].id])] if pair[1].usable else unusable(pair[1])
 
     items = enumerate(each_prompt(open_prompts(config.prompts, job.out), config.prompts.limit))
-    async for candidate in produce(job, work, items):
+    async for candidate in produce(job, work, items, config.until):
         yield candidate
 
 
@@ -158,7 +158,7 @@ def plan(job: Job) -> list[Step]:
     count = min(
         dataset.rows, config.prompts.limit or dataset.rows, config.until.candidates or dataset.rows, config.until.rows or dataset.rows
     )
-    text = max((p.text for p in each_prompt(dataset, min(50, count))), key=len)
+    text = longest_text(dataset)
     messages = prompts.ANSWER.messages(prompt=text)
     user = config.user or config.writer
     if config.mode == "refine":

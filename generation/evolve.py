@@ -24,9 +24,9 @@ from pydantic import Field
 from columnar.cli import run
 from columnar.errors import ConfigError
 from generation import prompts
-from generation.candidate import Candidate, Dropped, Job, MakerConfig, Step, made_row, produce
+from generation.candidate import Candidate, Dropped, Job, MakerConfig, Step, made_row, produce, unusable
 from generation.maker import Maker, arguments, command
-from generation.material import Asked, Prompts, describe_input, each_prompt, open_prompts
+from generation.material import Asked, Prompts, describe_input, each_prompt, longest_text, open_prompts
 
 VERSION = 1
 OPERATIONS = (*prompts.DEEPER, "breadth")
@@ -104,6 +104,8 @@ async def evolve(job: Job, pair: tuple[int, Asked]) -> list[Candidate]:
     """All rounds of one prompt: one candidate a round."""
     config: EvolveConfig = job.config
     number, asked = pair
+    if not asked.usable:
+        return unusable(asked)
     made: list[Candidate] = []
     text, parent, depth = asked.text, asked.id, 0
     for round_number in range(config.rounds):
@@ -158,7 +160,7 @@ async def make(job: Job) -> AsyncIterator[Candidate]:
     config: EvolveConfig = job.config
     dataset = open_prompts(config.prompts, job.out)
     items = enumerate(each_prompt(dataset, config.prompts.limit))
-    async for candidate in produce(job, lambda pair: evolve(job, pair), items):
+    async for candidate in produce(job, lambda pair: evolve(job, pair), items, config.until):
         yield candidate
 
 
@@ -166,8 +168,7 @@ def plan(job: Job) -> list[Step]:
     """At most: every evolution is asked about, and answered."""
     config: EvolveConfig = job.config
     dataset = open_prompts(config.prompts, job.out)
-    sample = list(each_prompt(dataset, min(50, config.prompts.limit or 50)))
-    text = max((p.text for p in sample), key=len)
+    text = longest_text(dataset)
     calls = min(dataset.rows, config.prompts.limit or dataset.rows) * config.rounds
     calls = min(calls, config.until.candidates or calls)
     steps = [Step("evolutions", calls, config.writer, prompts.BROADER.messages(request=text), {})]

@@ -46,6 +46,7 @@ class Maker(NamedTuple):
     inputs: Callable[[Any, Path], list[dict[str, Any]]]
     plan: Callable[[Job], list[Step]]
     make: Callable[[Job], AsyncIterator[Candidate]]
+    notes: Callable[[Any], list[str]] = lambda config: []  # what whoever uses the rows must know: told at the end, kept in the manifest
 
 
 def arguments(maker: Maker) -> argparse.ArgumentParser:
@@ -56,6 +57,7 @@ def arguments(maker: Maker) -> argparse.ArgumentParser:
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="override a setting, e.g. seed=3")
     made.add_argument("--dry-run", action="store_true", help="show what would be asked and what it would cost, and do nothing")
     made.add_argument("--max-cost", type=float, metavar="DOLLARS", help="stop asking before this is exceeded")
+    made.add_argument("--cache", type=Path, metavar="FILE", help="the cache of replies (default: DIR/replies.sqlite); runs may share one")
     made.add_argument("--force", action="store_true", help="make again even if nothing changed, or over another dataset")
     return made
 
@@ -98,7 +100,7 @@ async def make(maker: Maker, config: MakerConfig, args: argparse.Namespace) -> i
     (out / "manifest.json").unlink(missing_ok=True)
     for part in ("rows", "cols", "hits"):
         shutil.rmtree(out / part, ignore_errors=True)
-    async with Client(config.models, out / "replies.sqlite", max_cost=args.max_cost) as client:
+    async with Client(config.models, args.cache or out / "replies.sqlite", max_cost=args.max_cost) as client:
         job = Job(config, client, out)
         counts, writer = await write_candidates(maker, job)
         counts["stopped"] = client.stopped
@@ -116,6 +118,7 @@ async def make(maker: Maker, config: MakerConfig, args: argparse.Namespace) -> i
         "rows_sha256": writer.content.hexdigest(),
         "ids_sha256": writer.ids.hexdigest(),
         "counts": counts,
+        "notes": maker.notes(config),
     }
     store.write_manifest(out, identity, started)
     if args.json:
@@ -126,6 +129,8 @@ async def make(maker: Maker, config: MakerConfig, args: argparse.Namespace) -> i
         say(f"{out}: {counts['candidates']:,} candidates = {counts['rows']:,} rows + {counts['candidates'] - counts['rows']:,} rejected")
         for reason, n in counts["rejected"].items():
             say(f"  {n:,} {reason}")
+        for note in maker.notes(config):
+            say(f"note: {note}")
         say(NEXT.format(out=out))
     if counts["stopped"]:
         raise CaravanError(
@@ -186,14 +191,15 @@ def show_plan(maker: Maker, job: Job, args: argparse.Namespace) -> int:
              "answer tokens": round(answer * step.calls), "dollars": price}
         )  # fmt: skip
     known = 0
-    if (job.out / "replies.sqlite").is_file():
+    path = args.cache or job.out / "replies.sqlite"
+    if path.is_file():
         from generation.cache import Cache
 
-        with Cache(job.out / "replies.sqlite") as cache:
+        with Cache(path) as cache:
             known = len(cache)
     if args.json:
         emit({"plan": lines, "replies_in_cache": known})
     else:
         print(table(lines))
-        say(f"{known:,} replies are in {job.out / 'replies.sqlite'} already and cost nothing again; nothing was asked")
+        say(f"{known:,} replies are in {path} already and cost nothing again; nothing was asked")
     return 0

@@ -41,6 +41,11 @@ class Asked(NamedTuple):
     source: str
 
     @property
+    def usable(self) -> bool:
+        """The last turn is the user's, and says something."""
+        return bool(self.messages) and self.messages[-1]["role"] == "user" and bool((self.messages[-1].get("content") or "").strip())
+
+    @property
     def text(self) -> str:
         """The last user turn: what is asked."""
         return str(self.messages[-1]["content"] or "")
@@ -72,16 +77,20 @@ def describe_input(spec: Prompts, out: Path) -> list[dict[str, Any]]:
 
 
 def each_prompt(dataset: store.Dataset, limit: int | None = None) -> Iterator[Asked]:
-    """The prompts in row order; of a conversation, everything before its first answer."""
+    """The prompts in row order; of a conversation, everything before its first answer; also those that are not `usable`."""
     given = 0
     for batch in store.read_batches(dataset, ["id", "kind", "messages", "prompt", "license", "source"], rows=1000):
         for row in batch.to_pylist():
             if limit is not None and given >= limit:
                 return
             messages = row.get("prompt") or before_answer(row.get("messages") or [])
-            if messages and messages[-1]["role"] == "user":
-                given += 1
-                yield Asked(row["id"], [bare(m) for m in messages], row["license"], row["source"])
+            given += 1
+            yield Asked(row["id"], [bare(m) for m in messages], row["license"], row["source"])
+
+
+def longest_text(dataset: store.Dataset, sample: int = 50) -> str:
+    """The longest of the first prompts, for estimates."""
+    return max((p.text for p in each_prompt(dataset, sample) if p.usable), key=len, default="")
 
 
 def before_answer(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -220,7 +220,7 @@ def read_seeds(spec: Prompts, out: Path) -> list[Task]:
         records = list(iter_records(source))
         if records and all(isinstance(r.get("instruction"), str) for _, _, r in records):
             return [Task(row_id(name, place, n), " ".join(r["instruction"].split()), spec.license) for place, n, r in records]
-    return [Task(p.id, p.text, p.license) for p in each_prompt(open_prompts(spec, out), spec.limit)]
+    return [Task(p.id, p.text, p.license) for p in each_prompt(open_prompts(spec, out), spec.limit) if p.usable]
 
 
 def show(people: list[Task], machine: list[Task], seed: int, request: int) -> list[Task]:
