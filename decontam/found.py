@@ -170,8 +170,8 @@ def _hits(lines: np.ndarray, texts: RowTexts, batch: pa.RecordBatch, index: Inde
 
 
 # What may stand before and after a sentence or line: its ends, line breaks, punctuation that ends one, quotes, brackets, markup.
-_BEFORE = re.compile(r"""(?:^|[\n.?!:;"“”„‘’«»。？！：；…()\[\]{}<>*#|•\-–—`]|\s')\s*$""")
-_AFTER = re.compile(r"""\s*(?:$|[\n.?!:;"“”»。？！：；…)\]}<*#|`]|['’](?!\w))""")
+_BEFORE = re.compile(r"""(?:^|[\n.?!:;"“”„‘’«»。？！：；…()\[\]{}<>*#|•$\-–—`]|\s')\s*$""")
+_AFTER = re.compile(r"""\s*(?:$|[\n.?!:;"“”»。？！：；…)\]}<*#|$`]|['’](?!\w))""")
 
 
 def own_sentence(text: str, start: int, end: int) -> tuple[int, int] | None:

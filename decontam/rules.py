@@ -20,8 +20,8 @@ Role = Literal["system", "user", "assistant", "tool"]
 Field = Literal["messages", "prompt", "chosen", "rejected", "candidates"]
 FIELDS: tuple[Field, ...] = ("messages", "prompt", "chosen", "rejected", "candidates")
 # An item this short says little: parts of it are no evidence, and the whole must stand as a sentence or line of its own.
-SHORT_TOKENS, SHORT_BYTES = 8, 30  # below either; bytes of UTF-8 without separators, so that 10 Chinese characters are enough
-TINY_TOKENS, TINY_BYTES = 4, 16  # below either ("Who are you?") it must be the whole turn
+SHORT_TOKENS, SHORT_BYTES = 8, 20  # below either; bytes of UTF-8 without separators, so that 8 Chinese characters are enough
+TINY_TOKENS, TINY_BYTES = 4, 13  # below either ("Who are you?") it must be the whole turn
 ANY = ((1, 0.0),)  # one shared n-gram is enough
 WHOLE = ((1, 1.0),)
 
