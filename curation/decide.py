@@ -1,43 +1,49 @@
-"""Which row goes where: one narrow table over all sources, in which every row gets exactly one fate. Touches no text.
+"""Which row goes where: narrow arrays over all rows of all sources, in which every row gets exactly one fate. Touches no text.
 
-In: loaded sources with their sidecars. Out: a frame of `DECISIONS` columns, one line a row. Order of judgement: rules, flags, exact
-duplicates, near duplicates, contamination, and only then the draw, so that the amounts asked for are the amounts delivered.
+In: loaded sources with their sidecars. Out: `Decisions`. Order of judgement: rules, flags, exact duplicates, near duplicates,
+contamination, and only then the draw, so that the amounts asked for are the amounts delivered. About 60 bytes a row.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
+import pyarrow.parquet as pq
 
 from columnar.errors import CaravanError
-from columnar.store import Dataset
+from columnar.record import row_id
+from columnar.store import Dataset, read_batches
 from columnar.view import connect
 from curation.mix import MixConfig, MixSource, draw, split_validation
-from curation.rules import judge, rules_for
+from curation.rules import Rule, judge, rules_for
 
-# Fates: a row is kept (reason null, split set) or dropped (stage, reason, detail).
-DECISIONS = {
-    "source": pl.UInt16,  # number of the source in name order
-    "row": pl.UInt32,  # position in the source's dataset
+TRAIN, VALIDATION = 1, 2
+SPLITS = {TRAIN: "train", VALIDATION: "validation"}
+ROWS = {
     "id": pl.UInt64,
     "prompt": pl.UInt64,  # first half of prompt_hash
+    "key": pl.UInt128,  # what makes exact duplicates: hash or prompt_hash; gone after the search for them
     "n_chars": pl.UInt32,
     "n_tokens": pl.UInt32,
     "n_turns": pl.UInt32,
-    "stage": pl.String,
-    "reason": pl.String,
-    "detail": pl.String,
-    "split": pl.String,
-    "copies": pl.UInt16,
+    "score": pl.Float32,  # for keep: highest_score
 }
+FLAGGED = Rule("flags", "flagged", "", "")
+CONTAMINATED = Rule("decontam", "contaminated", "", "")
+EXACT = Rule("dedup", "exact_duplicate", "", "")
+NEAR = Rule("dedup", "near_duplicate", "", "")
+SEMANTIC = Rule("dedup", "semantic_duplicate", "", "")
+SAMPLED_OUT = Rule("sample", "sampled_out", "", "")
+OVER_CAP = Rule("sample", "over_cap", "", "")
 
 
-@dataclass(frozen=True)
-class Loaded:
+class Loaded(NamedTuple):
     """One source, loaded and annotated."""
 
     config: MixSource
@@ -51,118 +57,141 @@ class Loaded:
         return self.config.name
 
 
-def judge_sources(config: MixConfig, sources: list[Loaded]) -> pl.DataFrame:
-    """Every row of every source with the verdict of the rules; `key` and `score` ride along for the duplicate search."""
-    by = config.dedup.by if config.dedup else "row"
-    score = (config.dedup.score if config.dedup else None) or ("chosen_score" if config.kind == "pair" else "NULL::DOUBLE")
+@dataclass
+class Decisions:
+    """The fate of every row; line i is row `i - starts[s]` of source s, sources in name order."""
+
+    rows: pl.DataFrame  # ROWS
+    starts: list[int]  # first line of each source, and the number of lines at the end
+    fate: npt.NDArray[np.uint8]  # 0 while the row stands, else a number of `fates`
+    split: npt.NDArray[np.uint8]  # 0 until it is drawn
+    fates: list[Rule | None] = field(default_factory=lambda: [None])
+    details: dict[int, str] = field(default_factory=dict)  # line -> detail, where it cannot be told from the row itself
+
+    def lines(self, source: int) -> slice:
+        """The lines of a source."""
+        return slice(self.starts[source], self.starts[source + 1])
+
+    def number(self, rule: Rule) -> int:
+        """The number of a fate, new if need be."""
+        if rule not in self.fates:
+            self.fates.append(rule)
+        return self.fates.index(rule)
+
+    def give(self, lines: npt.NDArray[np.int64], rule: Rule) -> None:
+        """Drop these rows for this reason; a row keeps its first."""
+        standing = lines[self.fate[lines] == 0]
+        self.fate[standing] = self.number(rule)
+
+    @property
+    def standing(self) -> npt.NDArray[np.int64]:
+        """The lines that no rule has dropped."""
+        return np.flatnonzero(self.fate == 0)
+
+    def copies(self, sources: list[Loaded]) -> npt.NDArray[np.int64]:
+        """How often each line appears in the mix: a row that is held out is measured once, whatever `repeat` says."""
+        repeat = np.repeat([s.config.repeat for s in sources], np.diff(self.starts))
+        return np.where(self.split == TRAIN, repeat, (self.split == VALIDATION).astype(np.int64))
+
+
+def judge_sources(config: MixConfig, sources: list[Loaded]) -> Decisions:
+    """Every row of every source with the verdict of the rules.
+
+    Raises:
+        ConfigError: a rule that is not SQL over the columns there are.
+    """
+    starts = [0, *np.cumsum([source.dataset.rows for source in sources]).tolist()]
+    zeros = np.zeros(starts[-1], np.uint8)
+    decisions = Decisions(pl.DataFrame(), starts, zeros, zeros.copy())
     frames = []
     for number, source in enumerate(sources):
         rules = rules_for(config, source.config)
+        keys = pl.concat([*_keys(config, source.dataset), pl.DataFrame(schema={c: ROWS[c] for c in ("id", "prompt", "key")})])
         connection = connect([source.dataset.path])
         try:
-            columns = f"id AS hex, hash, prompt_hash, n_chars, n_tokens, n_turns, {score} AS score"
-            frame = judge(connection, config.kind, rules, columns, source.name)
+            columns = f"('0x' || id)::UBIGINT AS id, n_chars, n_tokens, n_turns, {_score(config)} AS score"
+            judged = judge(connection, config.kind, rules, columns, source.name)
         finally:
             connection.close()
-        if len(frame) != source.dataset.rows:
-            raise CaravanError(f"{source.name}: {len(frame)} rows judged of {source.dataset.rows}: please report this")
-        names = pl.DataFrame(
-            {"rule": range(len(rules)), "stage": [r.stage for r in rules], "reason": [r.reason for r in rules]},
-            schema={"rule": pl.Int32, "stage": pl.String, "reason": pl.String},
-        )
-        frame = frame.with_columns(
-            source=pl.lit(number, pl.UInt16),
-            row=pl.int_range(pl.len(), dtype=pl.UInt32),
-            id=pl.col("hex").str.to_integer(base=16, dtype=pl.UInt64),
+        if not judged["id"].equals(keys["id"]):
+            raise CaravanError(f"{source.name}: its rows and its columns are out of step", f"delete {source.dataset.path} and run again")
+        fates = np.array([decisions.number(rule) for rule in rules], np.uint8)
+        rule = judged["rule"].to_numpy()
+        mine = decisions.fate[decisions.lines(number)]
+        mine[rule >= 0] = fates[rule[rule >= 0]]
+        frames.append(pl.concat([keys, judged.drop("id", "rule")], how="horizontal").cast(ROWS))  # type: ignore[arg-type]
+    decisions.rows = pl.concat(frames, rechunk=True)
+    return decisions
+
+
+def _keys(config: MixConfig, dataset: Dataset) -> list[pl.DataFrame]:
+    by = "prompt_hash" if config.dedup and config.dedup.by == "prompt" else "hash"
+    key = pl.col(by).str.to_integer(base=16, dtype=pl.UInt128) if config.dedup else pl.lit(None, pl.UInt128)
+    return [
+        pl.DataFrame(pl.from_arrow(batch)).select(
+            id=pl.col("id").str.to_integer(base=16, dtype=pl.UInt64),
             prompt=pl.col("prompt_hash").str.slice(0, 16).str.to_integer(base=16, dtype=pl.UInt64),
-            key=pl.col("hash" if by == "row" else "prompt_hash").str.to_integer(base=16, dtype=pl.UInt128),
-            score=pl.col("score").cast(pl.Float64),
-            rule=pl.col("rule").cast(pl.Int32),
-            detail=pl.col("detail").cast(pl.String),
-            copies=pl.lit(source.config.repeat, pl.UInt16),
-            split=pl.lit(None, pl.String),
+            key=key,
         )
-        frames.append(frame.join(names, on="rule", how="left", maintain_order="left").drop("rule", "hash", "prompt_hash", "hex"))
-    return pl.concat(frames)
+        for batch in read_batches(dataset, ["id", "hash", "prompt_hash"])
+    ]
 
 
-def drop(rows: pl.DataFrame, hits: pl.DataFrame) -> pl.DataFrame:
-    """Give rows that still stand the fate in `hits` (id, stage, reason, detail); a row keeps its first reason."""
-    joined = rows.join(hits.rename({c: f"new_{c}" for c in ("stage", "reason", "detail")}), on="id", how="left", maintain_order="left")
-    first = pl.col("reason").is_null()
-    return joined.with_columns(
-        **{c: pl.when(first).then(f"new_{c}").otherwise(c) for c in ("stage", "reason", "detail")},
-    ).drop("new_stage", "new_reason", "new_detail")
+def _score(config: MixConfig) -> str:
+    if config.dedup and config.dedup.keep == "highest_score":
+        return config.dedup.score or ("chosen_score" if config.kind == "pair" else "NULL::DOUBLE")
+    return "NULL::DOUBLE"
 
 
-def flagged(rows: pl.DataFrame, flags: list[dict[str, Any]], exclude: tuple[str, ...]) -> pl.DataFrame:
+def drop_flagged(decisions: Decisions, sources: list[Loaded], flags: list[dict[str, Any]], exclude: tuple[str, ...]) -> None:
     """Drop rows that carry one of the flags the mix excludes. A flag on a repeated copy counts for its row."""
-    notes = {f["id"]: f"{f['flag']}: {f['note']}" if f.get("note") else str(f["flag"]) for f in flags if f["flag"] in exclude}
+    notes = {
+        int(f["id"], 16): f"{f['flag']}: {f['note']}" if f.get("note") else str(f["flag"])
+        for f in flags
+        if f["flag"] in exclude and re.fullmatch("[0-9a-f]{16}", f["id"])
+    }
     if not notes:
-        return rows
-    found = {hex_id: note for hex_id, note in notes.items() if re.fullmatch("[0-9a-f]{16}", hex_id)}
-    repeated = rows.filter(pl.col("copies") > 1)
-    for number, copies in zip(repeated["id"], repeated["copies"], strict=True):
-        hex_id = f"{number:016x}"
-        for copy in range(1, copies):
-            note = found.get(copy_id(hex_id, copy))
-            if note:
-                found[hex_id] = note
-    hits = pl.DataFrame(
-        {"id": [int(i, 16) for i in found], "stage": "flags", "reason": "flagged", "detail": list(found.values())},
-        schema={"id": pl.UInt64, "stage": pl.String, "reason": pl.String, "detail": pl.String},
-    )
-    return drop(rows, hits)
+        return
+    for number, source in enumerate(sources):
+        if source.config.repeat > 1:
+            for own in decisions.rows["id"][decisions.lines(number)]:
+                for copy in range(1, source.config.repeat):
+                    note = notes.get(int(copy_id(f"{own:016x}", copy), 16))
+                    if note:
+                        notes[own] = note
+    ids = decisions.rows["id"]
+    lines = np.flatnonzero(ids.is_in(pl.Series(list(notes), dtype=pl.UInt64)).to_numpy())
+    decisions.details.update({line: notes[ids[line]] for line in lines.tolist() if decisions.fate[line] == 0})
+    decisions.give(lines, FLAGGED)
 
 
 def copy_id(hex_id: str, copy: int) -> str:
     """The id of a repeated copy (copy 0 is the row itself)."""
-    from columnar.record import row_id
-
     return row_id("copy", hex_id, copy) if copy else hex_id
 
 
-def contaminated(rows: pl.DataFrame, verdicts: list[Path]) -> pl.DataFrame:
+def drop_contaminated(decisions: Decisions, verdicts: list[Path]) -> None:
     """Drop the rows that the decontamination stage says are to be dropped; `verdicts` has the sidecar of each source."""
-    for path in verdicts:
-        hits = (
-            pl.scan_parquet(path)
-            .filter(pl.col("verdict") == "drop")
-            .select(
-                id=pl.col("id").str.to_integer(base=16, dtype=pl.UInt64),
-                stage=pl.lit("decontam"),
-                reason=pl.lit("contaminated"),
-                detail=pl.col("reason"),
-            )
-        )
-        rows = drop(rows, hits.collect())
-    return rows
+    for number, path in enumerate(verdicts):
+        drop = np.flatnonzero(pq.read_table(path, columns=["verdict"])["verdict"].to_pandas().to_numpy() == "drop")
+        decisions.give(drop + decisions.starts[number], CONTAMINATED)
 
 
-def draw_rows(config: MixConfig, sources: list[Loaded], rows: pl.DataFrame) -> pl.DataFrame:
-    """Take from each source what the config asks for, and split off validation. Rows not drawn get the reason `sampled_out`.
+def draw_rows(config: MixConfig, sources: list[Loaded], decisions: Decisions) -> None:
+    """Take from each source what the config asks for, and split off validation. Rows not drawn get the fate `sampled_out`.
 
     Raises:
         ConfigError: a source has fewer rows than asked for.
     """
-    parts = []
+    ids, tokens = decisions.rows["id"].to_numpy(), decisions.rows["n_tokens"].fill_null(0).to_numpy()
     for number, source in enumerate(sources):
-        mine = rows.filter(pl.col("source") == number)
-        eligible = mine.filter(pl.col("reason").is_null())
-        taken = draw(source.config, eligible["id"].to_numpy(), eligible["n_tokens"].fill_null(0).to_numpy(), config.seed)
-        out = eligible.filter(~pl.Series(taken, dtype=pl.Boolean))
-        why = "over_cap" if source.config.amount.startswith("all") else "sampled_out"
-        detail = f"not among the {int(taken.sum()):,} of {len(eligible):,} drawn ({source.config.amount})"
-        parts.append(drop(mine, out.select("id", stage=pl.lit("sample"), reason=pl.lit(why), detail=pl.lit(detail))))
-    rows = pl.concat(parts)
-    kept = rows.filter(pl.col("reason").is_null())
-    held_out = split_validation(kept["prompt"].to_numpy(), config.validation, config.seed)
-    split = kept.select(
-        "id", new_split=pl.when(pl.Series(held_out, dtype=pl.Boolean)).then(pl.lit("validation")).otherwise(pl.lit("train"))
-    )
-    rows = rows.join(split, on="id", how="left", maintain_order="left").with_columns(split="new_split").drop("new_split")
-    once = pl.when(pl.col("split") == "validation").then(1).otherwise("copies").cast(pl.UInt16)  # a held-out row is measured once
-    return rows.with_columns(copies=once).select(list(DECISIONS)).cast(DECISIONS)  # type: ignore[arg-type]
+        mine = decisions.standing
+        mine = mine[(mine >= decisions.starts[number]) & (mine < decisions.starts[number + 1])]
+        taken = draw(source.config, ids[mine], tokens[mine], config.seed)
+        decisions.give(mine[~taken], OVER_CAP if source.config.amount.startswith("all") else SAMPLED_OUT)
+    kept = decisions.standing
+    held_out = split_validation(decisions.rows["prompt"].to_numpy()[kept], config.validation, config.seed)
+    decisions.split[kept] = np.where(held_out, VALIDATION, TRAIN)
 
 
 def cached_path(cache: Path, stage: str, name: str, key: str) -> Path:

@@ -9,13 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
 from columnar import cli
-from columnar.store import Dataset, open_dataset, write_table
+from columnar.store import Dataset, open_dataset, read_batches, write_table
 from curation import duplicate_search, minhash
-from curation.decide import Loaded, drop
+from curation.decide import EXACT, NEAR, SEMANTIC, Decisions, Loaded
 from curation.dedup import DedupConfig
 
 
@@ -24,6 +26,16 @@ class Evidence(NamedTuple):
 
     hits: pa.Table
     notes: list[str]
+    lines: npt.NDArray[np.int64]  # the line of each hit
+
+    def details(self, lines: npt.NDArray[np.int64]) -> list[str]:
+        """What to tell of these dropped rows."""
+        hits = self.hits.take(pa.array(np.searchsorted(self.lines, lines)))
+        columns = (hits.column(name).to_pylist() for name in ("kind", "jaccard", "kept_id", "kept_source"))
+        return [
+            f"says what {kept} of {source} says" if kind == "exact" else f"Jaccard {jaccard or 0:.3f} with {kept} of {source}"
+            for kind, jaccard, kept, source in zip(*columns, strict=True)
+        ]
 
     def write(self, out: Path) -> None:
         """Write hits/duplicates.parquet."""
@@ -37,49 +49,41 @@ def references(config: DedupConfig, root: Path) -> list[Dataset]:
 
 def sign(config: DedupConfig, sources: list[Loaded], against: list[Dataset]) -> None:
     """Write the signatures of every source that has none yet."""
-    for dataset in [*(source.dataset for source in sources), *against] if config.near else []:
+    if config.near is None:
+        return
+    for dataset in [*(source.dataset for source in sources), *against]:
         with cli.Progress(f"sign {dataset.manifest['identity']['name']}", dataset.rows) as bar:
             minhash.sign(dataset, config.near, bar.add)
 
 
-def drop_duplicates(
-    config: DedupConfig, sources: list[Loaded], against: list[Dataset], rows: pl.DataFrame
-) -> tuple[pl.DataFrame, Evidence]:
-    """Give exact and near duplicates their fate.
-
-    Args:
-        rows: every row's fate so far, with `key` (u128, what makes exact duplicates), `score` and `kind`; sorted by source and row.
-    """
-    standing = rows.filter(pl.col("reason").is_null())
-    datasets = [source.dataset for source in sources] + against
-    ranks = [source.order if config.keep == "source_order" else 0 for source in sources]
-    names = pl.Series("name", [source.name for source in sources], dtype=pl.Categorical)
-    number = standing["source"].cast(pl.Int64)
+def drop_duplicates(config: DedupConfig, sources: list[Loaded], against: list[Dataset], decisions: Decisions) -> Evidence:
+    """Give exact and near duplicates among the rows that stand their fate."""
+    lines = decisions.standing
+    standing = decisions.rows[lines]
+    source = np.searchsorted(decisions.starts, lines, side="right") - 1
+    ranks = np.array([s.order if config.keep == "source_order" else 0 for s in sources], np.int32)
+    names = pl.Series("name", [s.name for s in sources], dtype=pl.Categorical)
     keys = standing.select(
-        dataset=pl.col("source").cast(pl.Int32),
-        row=pl.col("row").cast(pl.Int64),
-        rank=pl.Series(ranks, dtype=pl.Int32).gather(number),
+        dataset=pl.Series(source, dtype=pl.Int32),
+        row=pl.Series(lines - np.array(decisions.starts)[source], dtype=pl.Int64),
+        rank=pl.Series(ranks[source]),
         key="key",
         kind=pl.lit(None, pl.Categorical),  # a mix has one kind
-        source=names.gather(number),
+        source=names.gather(source),
         n_chars=pl.col("n_chars").cast(pl.Int64),
-        score="score",
+        score=pl.col("score").cast(pl.Float64),
     )
-    ids = standing["id"]
+    ids = [standing["id"]]
     for offset, dataset in enumerate(against):
         reference = duplicate_search.keys_of(dataset, len(sources) + offset, -1, config)
         keys = pl.concat([keys, reference.with_columns(kind=pl.lit(None, pl.Categorical))])
-        hexes = [i for batch in duplicate_search.read_batches(dataset, ["id"]) for i in batch.column("id").to_pylist()]
-        ids = pl.concat([ids, pl.Series([int(i, 16) for i in hexes], dtype=pl.UInt64)])
-    found = duplicate_search.find_duplicates(keys, datasets, config)
-    hits = found.hits(pa.array([f"{i:016x}" for i in ids.to_list()]))
-    table = pl.DataFrame(hits)
-    fates = table.select(
-        id=pl.col("id").str.to_integer(base=16, dtype=pl.UInt64),
-        stage=pl.lit("dedup"),
-        reason=pl.col("kind") + "_duplicate",
-        detail=pl.when(pl.col("kind") == "exact")
-        .then(pl.format("says what {} of {} says", "kept_id", "kept_source"))
-        .otherwise(pl.format("Jaccard {} with {} of {}", pl.col("jaccard").round(3), "kept_id", "kept_source")),
-    )
-    return drop(rows, fates), Evidence(hits, found.notes)
+        ids += [pl.Series(pl.from_arrow(b.column("id"))).str.to_integer(base=16, dtype=pl.UInt64) for b in read_batches(dataset, ["id"])]
+    found = duplicate_search.find_duplicates(keys, [s.dataset for s in sources] + against, config)
+    hits = found.hits(pl.concat(ids).to_arrow())
+    for place, name in ((0, "id"), (2, "kept_id")):
+        hits = hits.set_column(place, name, pa.array([f"{number:016x}" for number in hits.column(name).to_pylist()], pa.string()))
+    for kind, fate in ((duplicate_search.EXACT, EXACT), (duplicate_search.NEAR, NEAR), (duplicate_search.SEMANTIC, SEMANTIC)):
+        decisions.give(lines[np.flatnonzero(found.kind[: len(lines)] == kind)], fate)
+    gone = lines[np.flatnonzero(found.kind[: len(lines)] != duplicate_search.KEPT)]
+    decisions.rows = decisions.rows.drop("key", "score")
+    return Evidence(hits, found.notes, gone)

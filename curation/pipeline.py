@@ -25,7 +25,7 @@ from columnar.load import load_source, source_key
 from columnar.store import annotate, open_dataset, sidecar_key, stage_key, write_manifest
 from curation import signals as signal_stage
 from curation.card import card
-from curation.decide import Loaded, cached_path, contaminated, draw_rows, flagged, judge_sources
+from curation.decide import Loaded, cached_path, draw_rows, drop_contaminated, drop_flagged, judge_sources
 from curation.duplicates import drop_duplicates, references, sign
 from curation.mix import MixConfig, MixSource
 from curation.report import count
@@ -186,16 +186,15 @@ def build(job: Job) -> tuple[dict[str, Any], bool]:
     if not job.force and manifest is not None and manifest["identity"]["key"] == key and _outputs_there(job.out, manifest):
         return manifest, False
 
-    rows = judge_sources(job.config, loaded)
-    rows = flagged(rows, wanted, job.config.exclude_flags)
-    hits = None
+    decisions = judge_sources(job.config, loaded)
+    drop_flagged(decisions, loaded, wanted, job.config.exclude_flags)
+    found = None
     if job.config.dedup:
         sign(job.config.dedup, loaded, against)
-        rows, hits = drop_duplicates(job.config.dedup, loaded, against, rows)
+        found = drop_duplicates(job.config.dedup, loaded, against, decisions)
     if scan:
-        rows = contaminated(rows, [scan.columns(number) for number in range(len(loaded))])
-    decisions = draw_rows(job.config, loaded, rows)
-    del rows
+        drop_contaminated(decisions, [scan.columns(number) for number in range(len(loaded))])
+    draw_rows(job.config, loaded, decisions)
 
     building = job.out / ".building"
     shutil.rmtree(building, ignore_errors=True)
@@ -203,13 +202,13 @@ def build(job: Job) -> tuple[dict[str, Any], bool]:
     stages = [{"signals": source.dataset.sidecar("signals")} for source in loaded]
     if scan:
         stages = [{**sides, "decontam": scan.columns(number)} for number, sides in enumerate(stages)]
-    with cli.Progress(f"write {job.config.name}", len(decisions)) as bar:
-        writer = write_mix(building, job.config, loaded, decisions, stages, bar.add)
-    if hits is not None:
-        hits.write(building)
+    with cli.Progress(f"write {job.config.name}", len(decisions.fate)) as bar:
+        writer = write_mix(building, job.config, loaded, decisions, found, stages, bar.add)
+    if found:
+        found.write(building)
     counts = count(job.config, loaded, decisions)
     if scan:
-        counts["decontam"] = scan.write(building, decisions.filter(pl.col("split").is_not_null()).select("id"))
+        counts["decontam"] = scan.write(building, decisions.rows.select("id").filter(pl.Series(decisions.split > 0)))
     _write_rejects(building, loaded)
     (building / "config.yaml").write_text(yaml.safe_dump(_rebuildable(job), sort_keys=False, allow_unicode=True), encoding="utf-8")
     identity = {

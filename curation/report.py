@@ -7,75 +7,75 @@ from __future__ import annotations
 
 from typing import Any
 
-import polars as pl
+import numpy as np
+import numpy.typing as npt
 
 from columnar.errors import CaravanError
-from curation.decide import Loaded
+from curation.decide import SPLITS, Decisions, Loaded
 from curation.mix import MixConfig
 
 TOKEN_BINS = [0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768]
 TURN_BINS = [0, 1, 2, 3, 4, 6, 8, 12, 16, 32, 64]
 
 
-def count(config: MixConfig, sources: list[Loaded], decisions: pl.DataFrame) -> dict[str, Any]:
+def count(config: MixConfig, sources: list[Loaded], decisions: Decisions) -> dict[str, Any]:
     """The funnel per source and in all, and histograms of what was kept.
 
     Raises:
         CaravanError: rows went missing: for some source, in != out + dropped + rejected.
     """
+    copies = decisions.copies(sources)
+    tokens = decisions.rows["n_tokens"].fill_null(0).to_numpy().astype(np.int64)
+    chars = decisions.rows["n_chars"].fill_null(0).to_numpy().astype(np.int64)
+    turns = decisions.rows["n_turns"].fill_null(0).to_numpy()
     by_source: dict[str, Any] = {}
     for number, source in enumerate(sources):
         loaded = source.dataset.manifest["identity"]["counts"]
-        mine = decisions.filter(pl.col("source") == number)
-        kept = mine.filter(pl.col("split").is_not_null())
-        out = int(kept["copies"].cast(pl.Int64).sum())
+        mine = decisions.lines(number)
+        kept, times = decisions.split[mine] > 0, copies[mine]
         line = {
             "in": loaded["in"],
             "rejected": loaded["rejects"],
-            "dropped": _reasons(mine),
-            "kept": len(kept),
-            "copies": out - len(kept),
-            "out": out,
-            "tokens": _weighted(kept, "n_tokens"),
-            "chars": _weighted(kept, "n_chars"),
-            "tokens_per_row": _histogram(kept, "n_tokens", TOKEN_BINS),
-            "turns_per_row": _histogram(kept, "n_turns", TURN_BINS),
+            "dropped": _reasons(decisions, mine),
+            "kept": int(kept.sum()),
+            "copies": int(times.sum() - kept.sum()),
+            "out": int(times.sum()),
+            "tokens": int((tokens[mine] * times).sum()),
+            "chars": int((chars[mine] * times).sum()),
+            "tokens_per_row": _histogram(tokens[mine][kept], TOKEN_BINS),
+            "turns_per_row": _histogram(turns[mine][kept], TURN_BINS),
         }
         if line["in"] != line["kept"] + line["rejected"] + sum(line["dropped"].values()):
             raise CaravanError(f"{source.name}: {line['in']} rows in, but kept + rejected + dropped make another number: {line}")
         by_source[source.name] = line
     total = {field: sum(c[field] for c in by_source.values()) for field in ("in", "rejected", "kept", "copies", "out", "tokens", "chars")}
-    kept = decisions.filter(pl.col("split").is_not_null())
-    splits = {s: int(kept.filter(pl.col("split") == s)["copies"].cast(pl.Int64).sum()) for s in ("train", "validation")}
-    tokenizer = config.signals.tokenizer
+    splits = {name: int(copies[decisions.split == number].sum()) for number, name in SPLITS.items()}
     return {
         **total,
-        "splits": {s: n for s, n in splits.items() if n or s == "train"},
-        "by_reason": _reasons(decisions),
+        "splits": {name: n for name, n in splits.items() if n or name == "train"},
+        "by_reason": _reasons(decisions, slice(None)),
         "by_source": by_source,
-        "tokens_by": tokenizer or "estimate: UTF-8 bytes / 4",
+        "tokens_by": config.signals.tokenizer or "estimate: UTF-8 bytes / 4",
         "bins": {"tokens_per_row": TOKEN_BINS, "turns_per_row": TURN_BINS},
-        "tokens_per_row": _quantiles(kept, "n_tokens"),
+        "tokens_per_row": _quantiles(tokens[decisions.split > 0]),
     }
 
 
-def _reasons(rows: pl.DataFrame) -> dict[str, int]:
-    counts = rows.filter(pl.col("reason").is_not_null()).group_by("reason", maintain_order=True).len()
-    return {str(reason): int(n) for reason, n in counts.sort("len", "reason", descending=[True, False]).iter_rows()}
+def _reasons(decisions: Decisions, lines: slice) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for rule, n in zip(decisions.fates[1:], np.bincount(decisions.fate[lines], minlength=len(decisions.fates))[1:].tolist(), strict=True):
+        if rule and n:
+            counts[rule.reason] = counts.get(rule.reason, 0) + n
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _weighted(kept: pl.DataFrame, column: str) -> int:
-    return int(kept.select((pl.col(column).cast(pl.Int64).fill_null(0) * pl.col("copies").cast(pl.Int64)).sum()).item())
-
-
-def _histogram(kept: pl.DataFrame, column: str, bins: list[int]) -> list[int]:
+def _histogram(values: npt.NDArray[Any], bins: list[int]) -> list[int]:
     """Rows in [bin, next bin), the last open-ended."""
-    values = kept[column].fill_null(0).cast(pl.Int64)
-    return [int(((values >= low) & (values < high)).sum()) for low, high in zip(bins, [*bins[1:], 1 << 62], strict=True)]
+    return np.bincount(np.searchsorted(bins, values, side="right") - 1, minlength=len(bins)).tolist()
 
 
-def _quantiles(kept: pl.DataFrame, column: str) -> dict[str, int]:
-    values = kept[column].drop_nulls()
+def _quantiles(values: npt.NDArray[Any]) -> dict[str, int]:
     if not len(values):
         return {}
-    return {name: int(values.quantile(q, "nearest") or 0) for name, q in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))}
+    points = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
+    return {name: int(np.quantile(values, q, method="nearest")) for name, q in points}

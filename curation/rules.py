@@ -18,31 +18,26 @@ from curation.mix import Limits, MixConfig, MixSource
 
 
 class Rule(NamedTuple):
-    """A reason, the predicate that keeps a row, and SQL for the detail told of a row that fails it."""
+    """A reason, the predicate that keeps a row, and what to tell of a row that fails it: words, or the column whose value says it."""
 
     stage: str
     reason: str
     keep: str
-    detail: str
+    words: str
+    column: str | None = None
 
 
 def rules_for(config: MixConfig, source: MixSource) -> list[Rule]:
     """The rules of one source, in the order they apply."""
-    rules = [Rule("kind", "other_kind", f"kind = '{config.kind}'", "'is a ' || kind")]
+    rules = [Rule("kind", "other_kind", f"kind = '{config.kind}'", f"is not of kind {config.kind}")]
     if source.where:
-        rules.append(Rule("where", "where", source.where, _text(f"not: {source.where}")))
+        rules.append(Rule("where", "where", source.where, f"not: {source.where}"))
     for limit in Limits.model_fields:
         bound = getattr(config.limits, limit)
         if bound is not None:
-            side, column = limit.split("_", 1)
-            column = f"n_{column}"
-            rules.append(Rule("limits", limit, f"{column} {'<=' if side == 'max' else '>='} {bound}", f"'{column} = ' || {column}"))
-    rules += [Rule("select", reason, keep, _text(f"not: {keep}")) for reason, keep in config.select.items()]
-    return rules
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+            side, what = limit.split("_", 1)
+            rules.append(Rule("limits", limit, f"n_{what} {'<=' if side == 'max' else '>='} {bound}", "", f"n_{what}"))
+    return rules + [Rule("select", reason, keep, f"not: {keep}") for reason, keep in config.select.items()]
 
 
 def relation(connection: duckdb.DuckDBPyConnection, kind: str) -> str:
@@ -53,17 +48,14 @@ def relation(connection: duckdb.DuckDBPyConnection, kind: str) -> str:
 
 
 def statement(rules: list[Rule], columns: str, rows: str) -> str:
-    """The one SELECT that judges every row of a source: `columns`, then `rule` (number of the first failed one, or NULL) and `detail`."""
+    """The one SELECT that judges every row of a source: `columns`, and `rule`: the number of the first failed one, or -1."""
     cases = "\n".join(f"            WHEN ({rule.keep}) IS NOT TRUE THEN {number}" for number, rule in enumerate(rules))
-    details = "\n".join(f"            WHEN {number} THEN {rule.detail}" for number, rule in enumerate(rules))
     return f"""
         SELECT {columns},
           CASE
 {cases}
-          END AS rule,
-          CASE rule
-{details}
-          END AS detail
+            ELSE -1
+          END::INT AS rule
         FROM {rows}"""
 
 

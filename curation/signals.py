@@ -135,7 +135,13 @@ def signals(batch: pa.RecordBatch, tokenizer: str | None = None, language: bool 
         format=_format(pl.col("last"), pl.col("has_code")),
     )
     frame = frame.with_columns(n_tokens=_tokens(t, frame, tokenizer)).with_columns(_language(frame, language))
-    types = {"n_chars": pl.UInt32, "n_words": pl.UInt32, "n_tokens": pl.UInt32, "n_turns": pl.UInt32, "prompt_chars": pl.UInt32}
+    types: dict[str, type[pl.DataType]] = {
+        "n_chars": pl.UInt32,
+        "n_words": pl.UInt32,
+        "n_tokens": pl.UInt32,
+        "n_turns": pl.UInt32,
+        "prompt_chars": pl.UInt32,
+    }
     types |= {"response_chars": pl.UInt32, "rejected_chars": pl.UInt32, "repetition": pl.Float32, "lang_score": pl.Float32}
     table = frame.select(pl.col(name).cast(types[name]) if name in types else name for name in SIGNALS).to_arrow()
     return table.combine_chunks().to_batches()[0] if batch.num_rows else _empty()

@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from columnar.record import ENVELOPE, MESSAGE, schema_of
 from columnar.store import ROW_GROUP, Dataset, RowWriter, table_writer
-from curation.decide import Loaded, copy_id
+from curation.decide import CONTAMINATED, EXACT, NEAR, SEMANTIC, SPLITS, Decisions, Loaded, copy_id
+from curation.duplicates import Evidence
 from curation.mix import MixConfig
+from curation.rules import Rule
 
 SHARD_CHARS = 128_000_000
 IN_MEMORY = 256_000_000
@@ -33,37 +34,35 @@ MESSAGE_FIELDS = ("messages", "prompt", "chosen", "rejected")
 SIDE = "\x1f"  # between a sidecar's name and its column, while they travel together
 
 
-@dataclass
-class Plan:
-    """Where each kept row goes: per source, its rows' positions, shard and copy; and how the shards are named."""
+class Plan(NamedTuple):
+    """Where each output row comes from and goes: parallel arrays in line order, and the split of each shard."""
 
-    shards: list[str] = field(default_factory=list)  # the split of each shard
-    rows: dict[int, pl.DataFrame] = field(default_factory=dict)  # source -> row, copy, shard
+    line: npt.NDArray[np.int64]
+    copy: npt.NDArray[np.int64]
+    shard: npt.NDArray[np.uint32]
+    shards: list[str]
 
 
-def plan_shards(kept: pl.DataFrame, hexes: dict[tuple[int, int], str], shard_rows: int) -> Plan:
+def plan_shards(decisions: Decisions, sources: list[Loaded], shard_rows: int) -> Plan:
     """Cut each split, in id order, into shards of at most `shard_rows` rows and about `SHARD_CHARS` characters."""
-    plan = Plan()
-    parts = []
-    for split in ("train", "validation"):
-        mine = kept.filter(pl.col("split") == split)
-        copies = mine.with_columns(copy=pl.int_ranges("copies", dtype=pl.UInt16)).explode("copy", empty_as_null=False)
-        again = copies.filter(pl.col("copy") > 0)
-        fresh = [int(copy_id(hexes[s, r], c), 16) for s, r, c in zip(again["source"], again["row"], again["copy"], strict=True)]
-        again = again.with_columns(id=pl.Series(fresh, dtype=pl.UInt64))
-        rows = pl.concat([copies.filter(pl.col("copy") == 0), again]).sort("id")
-        count = max(-(-len(rows) // shard_rows), -(-int(rows["n_chars"].cast(pl.UInt64).sum()) // SHARD_CHARS), 1)
-        if not len(rows) and split == "validation":
+    copies = decisions.copies(sources)
+    line = np.repeat(np.arange(len(copies)), copies)
+    copy = np.arange(len(line)) - np.repeat(np.cumsum(copies) - copies, copies)
+    ids = decisions.rows["id"].to_numpy()[line]
+    again = np.flatnonzero(copy)
+    ids[again] = [int(copy_id(f"{number:016x}", c), 16) for number, c in zip(ids[again].tolist(), copy[again].tolist(), strict=True)]
+    chars, split = decisions.rows["n_chars"].to_numpy()[line], decisions.split[line]
+    shard = np.zeros(len(line), np.uint32)
+    shards: list[str] = []
+    for number, name in SPLITS.items():
+        mine = np.flatnonzero(split == number)
+        if not len(mine) and name != "train":
             continue
-        even = (pl.int_range(pl.len()) * count) // pl.len()
-        parts.append(rows.with_columns(shard=(even + len(plan.shards)).cast(pl.UInt32)))
-        plan.shards += [split] * count
-    everything = pl.concat(parts)
-    plan.rows = {
-        int(key[0]): frame
-        for key, frame in everything.select("source", "row", "copy", "shard").partition_by("source", as_dict=True).items()
-    }
-    return plan
+        mine = mine[np.argsort(ids[mine], kind="stable")]
+        count = max(-(-len(mine) // shard_rows), -(-int(chars[mine].sum(dtype=np.int64)) // SHARD_CHARS), 1)
+        shard[mine] = np.arange(len(mine)) * count // max(len(mine), 1) + len(shards)
+        shards += [name] * count
+    return Plan(line, copy, shard, shards)
 
 
 def with_sidecars(dataset: Dataset, stages: dict[str, Path]) -> Iterator[pa.RecordBatch]:
@@ -129,7 +128,8 @@ def write_mix(
     out: Path,
     config: MixConfig,
     sources: list[Loaded],
-    decisions: pl.DataFrame,
+    decisions: Decisions,
+    duplicates: Evidence | None,
     stages: list[dict[str, Path]],
     on_rows: Callable[[int], None],
 ) -> RowWriter:
@@ -137,38 +137,30 @@ def write_mix(
 
     Args:
         out: an empty directory.
-        decisions: every row's fate (`decide.DECISIONS`).
         stages: for each source the sidecars that travel with its rows; the same stages for all.
     """
-    kept = decisions.filter(pl.col("split").is_not_null())
-    plan = plan_shards(kept, _hexes_of_repeated(kept, sources), config.shard_rows)
+    plan = plan_shards(decisions, sources, config.shard_rows)
     buckets = Buckets(out / ".buckets", len(plan.shards))
     used = _Used()
-    dropped = _Dropped(out / "dropped" / "part-00000.parquet", config)
+    dropped = _Dropped(out / "dropped" / "part-00000.parquet", config, decisions, duplicates)
     for number, source in enumerate(sources):
-        fates = decisions.filter(pl.col("source") == number)
-        position = 0
+        line = decisions.starts[number]
         for batch in with_sidecars(source.dataset, stages[number]):
             batch = _all_columns(batch, config.kind)
-            end = position + batch.num_rows
-            if number in plan.rows:
-                mine = plan.rows[number].filter(pl.col("row").is_between(position, end - 1)).sort("shard", maintain_order=True)
-                if len(mine):
-                    take = batch.take(pa.array(mine["row"].to_numpy() - position))
-                    used.see(take)
-                    buckets.put(_copies(take, mine["copy"]), mine["shard"].to_numpy())
-            gone = fates.filter(pl.col("row").is_between(position, end - 1) & pl.col("reason").is_not_null())
+            end = line + batch.num_rows
+            mine = slice(*np.searchsorted(plan.line, [line, end]).tolist())
+            order = np.argsort(plan.shard[mine], kind="stable")
+            if len(order):
+                rows = batch.take(pa.array(plan.line[mine][order] - line))
+                used.see(rows)
+                buckets.put(_copies(rows, plan.copy[mine][order].tolist()), plan.shard[mine][order])
+            gone = np.flatnonzero(decisions.fate[line:end])
             if len(gone):
-                dropped.write(batch.take(pa.array(gone["row"].to_numpy() - position)), gone)
-            position = end
+                dropped.write(batch.take(pa.array(gone)), gone + line)
+            line = end
             on_rows(batch.num_rows)
     dropped.close()
     return _write_shards(out, config, plan, buckets, used, stages, sources)
-
-
-def _hexes_of_repeated(kept: pl.DataFrame, sources: list[Loaded]) -> dict[tuple[int, int], str]:
-    again = kept.filter(pl.col("copies") > 1)
-    return {(s, r): f"{i:016x}" for s, r, i in zip(again["source"], again["row"], again["id"], strict=True)}
 
 
 def _all_columns(batch: pa.RecordBatch, kind: str) -> pa.RecordBatch:
@@ -185,9 +177,8 @@ def _all_columns(batch: pa.RecordBatch, kind: str) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
 
-def _copies(batch: pa.RecordBatch, copies: pl.Series) -> pa.RecordBatch:
+def _copies(batch: pa.RecordBatch, numbers: list[int]) -> pa.RecordBatch:
     """Repeated copies get ids of their own and the original as parent; a `copy` number for cols/select travels along."""
-    numbers = copies.to_list()
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     if any(numbers):
         ids = columns["id"].to_pylist()
@@ -245,13 +236,14 @@ def _narrow_list(lists: pa.ListArray, kind: pa.ListType) -> pa.ListArray:
 class _Dropped:
     """The dropped rows, in source and row order."""
 
-    def __init__(self, path: Path, config: MixConfig) -> None:
+    def __init__(self, path: Path, config: MixConfig, decisions: Decisions, duplicates: Evidence | None) -> None:
         path.parent.mkdir(parents=True)
-        self.path, self.config = path, config
+        self.path, self.config, self.decisions, self.duplicates = path, config, decisions, duplicates
         self.writer: pq.ParquetWriter | None = None
 
-    def write(self, batch: pa.RecordBatch, fates: pl.DataFrame) -> None:
-        text = pa.array(~fates["reason"].is_in(list(TEXTLESS)).to_numpy())
+    def write(self, batch: pa.RecordBatch, lines: npt.NDArray[np.int64]) -> None:
+        rules = [self.decisions.fates[number] for number in self.decisions.fate[lines].tolist()]
+        text = pa.array([rule.reason not in TEXTLESS for rule in rules if rule])
         columns = {}
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             stage, _, plain = name.rpartition(SIDE)
@@ -259,12 +251,27 @@ class _Dropped:
                 columns[plain] = column if plain != "preview" else pc.if_else(text, column, pa.nulls(len(column), column.type))
             elif not stage:
                 columns[name] = column if name in ENVELOPE.names else pc.if_else(text, column, pa.nulls(len(column), column.type))
-        for name in ("stage", "reason", "detail"):
-            columns[name] = fates[name].to_arrow().cast(pa.string())
+        columns["stage"] = pa.array([rule.stage for rule in rules if rule], pa.string())
+        columns["reason"] = pa.array([rule.reason for rule in rules if rule], pa.string())
+        columns["detail"] = pa.array(self._details(batch, lines, [rule for rule in rules if rule]), pa.string())
         table = pa.table(columns)
         if self.writer is None:
             self.writer = table_writer(self.path, table.schema)
         self.writer.write_table(table, row_group_size=ROW_GROUP)
+
+    def _details(self, batch: pa.RecordBatch, lines: npt.NDArray[np.int64], rules: list[Rule]) -> list[str | None]:
+        told: list[str | None] = [self.decisions.details.get(line) or rule.words for line, rule in zip(lines.tolist(), rules, strict=True)]
+        for column in {rule.column for rule in rules if rule.column}:
+            values = self.decisions.rows[column].gather(lines).to_list()
+            told = [f"{column} = {v}" if r.column == column else t for t, r, v in zip(told, rules, values, strict=True)]
+        if CONTAMINATED in rules:
+            reasons = batch.column(f"decontam{SIDE}reason").to_pylist()
+            told = [why if rule == CONTAMINATED else t for t, rule, why in zip(told, rules, reasons, strict=True)]
+        found = [i for i, rule in enumerate(rules) if rule in (EXACT, NEAR, SEMANTIC)]
+        if self.duplicates and found:
+            for i, detail in zip(found, self.duplicates.details(lines[found]), strict=True):
+                told[i] = detail
+        return told
 
     def close(self) -> None:
         if self.writer is None:
@@ -308,4 +315,4 @@ def _nothing(kind: str, sources: list[Loaded], stages: list[dict[str, Path]]) ->
     """An empty shard with all columns (a mix from which everything was dropped can still be opened and asked why)."""
     first = next(with_sidecars(sources[0].dataset, stages[0]), None)
     batch = _all_columns(first.slice(0, 0), kind) if first is not None else pa.RecordBatch.from_pylist([], schema_of([kind]))
-    return pa.Table.from_batches([_copies(batch, pl.Series([], dtype=pl.UInt16))])
+    return pa.Table.from_batches([_copies(batch, [])])

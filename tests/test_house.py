@@ -1,4 +1,4 @@
-"""The house rules: floors, sizes, names, quick help, documented reasons, no heavy imports."""
+"""The house rules: floors, sizes, names, types, quick help, documented reasons, no heavy imports."""
 
 from __future__ import annotations
 
@@ -80,6 +80,11 @@ assert not heavy, heavy
 def test_every_command_is_documented(command: str) -> None:
     docs = "\n".join(p.read_text(encoding="utf-8") for p in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
     assert f"python -m {command}" in docs
+
+
+def test_types_hold() -> None:
+    done = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_every_signal_and_drop_reason_is_documented() -> None:
