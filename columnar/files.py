@@ -108,12 +108,15 @@ def _local(entry: str, split: str | None, root: Path) -> list[tuple[Path, str, s
             raise InputError(f"{entry}: not a type we read", _EXPECTED)
         return [(path, path.name, entry)]
     if glob.has_magic(entry):
-        matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True))  # noqa: PTH207 -- patterns may be absolute
+        named = Path(entry).expanduser()
+        matches = sorted(root / p for p in glob.glob(str(named), root_dir=root, recursive=True))  # noqa: PTH207 -- patterns may be absolute
         files = [f for f in matches if f.is_file() and file_type(f)]
         if not files:
             raise InputError(f"{entry}: the pattern matches no data file", _EXPECTED)
-        fixed = Path(re.split(r"[*?\[]", str(path), maxsplit=1)[0] + "x").parent
-        return [(f, str(f.relative_to(fixed)), str(f.relative_to(root))) for f in of_split(files, split, entry)]
+        fixed = root / Path(re.split(r"[*?\[]", str(named), maxsplit=1)[0] + "x").parent
+        return [
+            (f, str(f.relative_to(fixed)), str(f if named.is_absolute() else f.relative_to(root))) for f in of_split(files, split, entry)
+        ]
     near = [p.name for p in path.parent.glob("*") if p.is_file()][:1000] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, near, 1)
     raise InputError(f"{entry}: no such file or directory", f"did you mean {path.parent / close[0]}?" if close else None)

@@ -26,6 +26,7 @@ from columnar import cli, store
 from columnar.errors import ConfigError, InputError, RejectedRows, StoreError
 from columnar.files import SourceFile, SourceSpec, resolve, sha256_of
 from columnar.formats import NAMES, detect, named
+from columnar.formats.ours import ROWS, kinds_in
 from columnar.formats.shape import Shape
 from columnar.ingest import Reject, ingest, named_fields
 from columnar.readers import read
@@ -164,9 +165,11 @@ def _shape(spec: SourceSpec, files: list[SourceFile]) -> tuple[Shape, str, list[
         return named(NAMES[-1] if spec.format == "auto" else spec.format), "no record could be read", []
     if spec.format != "auto":
         shape = named(spec.format)
-        return shape, shape.match({f for r in samples for f in r}, samples) or "as the format says", samples
-    name, words = detect(samples)
-    return named(name), words, samples
+        words = shape.match({f for r in samples for f in r}, samples) or "as the format says"
+    else:
+        name, words = detect(samples)
+        shape = named(name)
+    return shape._replace(kinds=kinds_in(samples)) if shape is ROWS else shape, words, samples
 
 
 def _write_reject(file: IO[str], reject: Reject) -> None:
@@ -204,6 +207,8 @@ def _clear(out: Path, force: bool) -> None:
         if strange:
             raise StoreError(f"{out}: not empty, and not a dataset directory (has {', '.join(sorted(strange)[:5])})", "give another --out")
     (out / "manifest.json").unlink(missing_ok=True)
+    for left in out.glob(".*.tmp"):
+        left.unlink()
     for part in ("rows", "cols", "hits"):
         shutil.rmtree(out / part, ignore_errors=True)
 
@@ -223,7 +228,7 @@ def main(argv: list[str] | None = None) -> int:
     made.add_argument("--split", help="of several splits, the one to read")
     made.add_argument("--max-reject", type=float, metavar="SHARE", help=f"share of rows that may be malformed (default {MAX_REJECT})")
     made.add_argument("--limit", type=int, metavar="N", help="read only the first N records")
-    made.add_argument("--no-header", action="store_true", help="csv, tsv: the first line is data")
+    made.add_argument("--header", action=argparse.BooleanOptionalAction, help="csv, tsv: the first line is (not) a header")
     made.add_argument("--force", action="store_true", help="replace whatever dataset --out holds")
     return cli.run(_main, made, argv)
 
@@ -247,7 +252,7 @@ def _main(args: argparse.Namespace) -> int:
         split=args.split,
         max_reject=args.max_reject,
         limit=args.limit,
-        header=False if args.no_header else None,
+        header=args.header,
     )
     with cli.Progress("load") as bar:
         done = 0

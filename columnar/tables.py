@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,7 @@ def read_delimited(path: Path, delimiter: str, header: bool | None) -> Iterator[
     with stream:
         reader = csv.reader(stream, delimiter=delimiter, quoting=quoting, strict=True)
         first = next(reader, [])
-        named = is_header(first) if header is None else header
+        named = is_header(first, path) if header is None else header
         names = first if named else [f"c{i}" for i in range(len(first))]
         if len(set(names)) < len(names):
             twice = next(n for n in names if names.count(n) > 1)
@@ -72,11 +73,19 @@ def _again(first: list[str], reader: Iterator[list[str]]) -> Iterator[list[str]]
     return itertools.chain([first], reader) if first else reader
 
 
-def is_header(cells: list[str]) -> bool:
-    """Does the first row name the columns? It does when every cell is short and at least one is a name that such files use."""
-    lowered = [cell.strip().lower() for cell in cells]
-    short = all(0 < len(cell) <= 40 and "\n" not in cell for cell in cells)
-    return short and len(set(cells)) == len(cells) and any(cell in KNOWN for cell in lowered)
+def is_header(cells: list[str], path: Path) -> bool:
+    """Does the first row name the columns? It does when a cell is a name that such files use; it does not when a cell reads like text.
+
+    Raises:
+        InputError: it may be either; guessing would make a row of the names, or lose the first row.
+    """
+    if any(cell.strip().lower() in KNOWN for cell in cells) and len(set(cells)) == len(cells):
+        return True
+    if any(not cell.strip() or len(cell) > 40 or len(cell.split()) > 4 or re.search(r"[.?!\n]|^[\d.,-]+$", cell) for cell in cells):
+        return False
+    raise InputError(
+        f"{path}:1: {', '.join(cells[:6])}: a header or the first row?", "say --header or --no-header (in a mix: header: true)"
+    )
 
 
 def _quoting(head: str, delimiter: str) -> Literal[0, 3]:

@@ -16,7 +16,7 @@ _TELLING = {"id", "hash", "kind", "source", "origin"}
 def _match(fields: set[str], samples: list[Record]) -> str | None:
     if not fields >= _TELLING or not all(r.get("kind") in KINDS for r in samples):
         return None
-    return "our own rows, as they are; a source of another name is kept in meta"
+    return "our own rows, as they are (source becomes the name of this one)"
 
 
 def _rows(record: Record) -> list[Draft]:
@@ -46,6 +46,12 @@ def _rows(record: Record) -> list[Draft]:
     extra = {name: value for name, value in record.items() if name not in SCHEMA.names and value is not None}
     row["meta"] = {**(meta or {}), **extra}
     return [row]
+
+
+def kinds_in(samples: list[Record]) -> tuple[str, ...]:
+    """The kinds a set of our rows may hold: those seen, and those that the columns of a table leave room for."""
+    telling = {"sft": "messages", "pair": "chosen", "candidates": "candidates", "prompt": "verifier"}
+    return tuple(k for k in KINDS if any(r.get("kind") == k or telling[k] in r for r in samples)) or KINDS
 
 
 ROWS = Shape("rows", KINDS, _match, _rows)

@@ -53,7 +53,7 @@ odd = st.sampled_from(
     [
         b'{"instruction": "a", "input": null, "output": "b", "id": 1}',
         b'{"instruction": "a", "instruction": "b", "input": "", "output": "b", "id": 1}',
-        b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": [{"type": "text", "text": "b"}]}], "a": 1, "b": 2}',
+        b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ["b"]}], "a": 1, "b": 2}',
         b'{"messages": [{"role": "user", "content": "a", "content": "x"}, {"role": "assistant", "content": "b"}], "a": 1, "b": 2}',
         b'{"messages": [{"role": "user", "content": "\\ud800"}], "a": 1, "b": 2}',
         b'{"output": "\xff"}',

@@ -130,10 +130,15 @@ def test_one_bad_csv_row_is_one_bad_row(tmp_path: Path) -> None:
 
 def test_tables_without_header_and_tabs_with_quotes(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text('He said "no"\tyes\n"Open\tquote\n')
-    assert [r.value for r in read(tmp_path / "a.tsv")] == [{"c0": 'He said "no"', "c1": "yes"}, {"c0": '"Open', "c1": "quote"}]
+    with pytest.raises(InputError, match="a header or the first row"):
+        list(read(tmp_path / "a.tsv"))
+    assert [r.value for r in read(tmp_path / "a.tsv", header=False)] == [
+        {"c0": 'He said "no"', "c1": "yes"},
+        {"c0": '"Open', "c1": "quote"},
+    ]
     (tmp_path / "b.tsv").write_text('prompt\tcompletion\n"a\tb"\t"c ""d"""\n')
     assert [r.value for r in read(tmp_path / "b.tsv")] == [{"prompt": "a\tb", "completion": 'c "d"'}]
-    assert [r.value for r in read(tmp_path / "b.tsv", header=False)][0] == {"c0": "prompt", "c1": "completion"}
+    assert next(read(tmp_path / "b.tsv", header=False)).value == {"c0": "prompt", "c1": "completion"}
 
 
 @pytest.mark.parametrize(
