@@ -3,7 +3,7 @@
     python bench/query.py --rows 10000000 --work /tmp/bench-query [--json FILE]
 
 Makes a dataset of that many chat rows with four sidecars (reused when it is there already), then asks each question by each way in
-turn, `--times` times; the table shows the median of the wall seconds, files in the page cache. `view`: columnar.view, which lays row
+turn, `--times` times; the table shows the best wall and CPU seconds, files in the page cache. `view`: columnar.view, which lays row
 files and sidecars side by side. `join`: DuckDB over the same files, sidecars joined by id. `polars`: a lazy horizontal concat.
 """
 
@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
@@ -166,16 +166,29 @@ def with_polars(dataset: Dataset) -> dict[str, Callable[[], Any]]:
     return {name: (lambda frame=frame: frame.collect(engine="streaming").rows()) for name, frame in asked.items()}
 
 
-def timed(ways: dict[str, Callable[[], Any]], times: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """Median wall seconds of each way, asked in turn, and their last answers."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+class Cost(NamedTuple):
+    """The cheapest of several runs: on a shared machine the others measure its neighbours."""
+
+    wall: float
+    cpu: float  # user + system of this process and its children, all threads
+
+
+def timed(ways: dict[str, Callable[[], Any]], times: int) -> tuple[dict[str, Cost], dict[str, Any]]:
+    """Cost of each way, asked in turn, and their last answers."""
+    found: dict[str, list[Cost]] = {name: [] for name in ways}
     answers = {}
     for _ in range(times):
         for name, way in ways.items():
-            started = time.perf_counter()
+            before, started = os.times(), time.perf_counter()
             answers[name] = way()
-            seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(found) for name, found in seconds.items()}, answers
+            wall, after = time.perf_counter() - started, os.times()
+            found[name].append(Cost(wall, sum(after[:4]) - sum(before[:4])))
+    return {name: Cost(min(c.wall for c in costs), min(c.cpu for c in costs)) for name, costs in found.items()}, answers
+
+
+def line(question: str, costs: dict[str, Cost]) -> dict[str, Any]:
+    """One line of the table: wall and CPU seconds of each way."""
+    return {"question": question} | {f"{way}{kind}": value for way, c in costs.items() for kind, value in (("", c.wall), (" cpu", c.cpu))}
 
 
 def main() -> None:
@@ -189,7 +202,7 @@ def main() -> None:
 
     opened, answers = timed({"view": lambda: connect(dataset.path)}, 3)
     connection = answers["view"]
-    figures = [{"question": "open", "view": opened["view"]}]
+    figures = [line("open", opened)]
     middle = connection.sql(f"SELECT id FROM text LIMIT 1 OFFSET {args.rows // 2}").fetchall()[0][0]
     ours = {name: (lambda sql=sql: connection.cursor().sql(sql).fetchall()) for name, sql in QUESTIONS.items()}
     single = {
@@ -197,7 +210,7 @@ def main() -> None:
         "the text of one row by id": lambda: connection.cursor().sql(f"SELECT * FROM text WHERE id = '{middle}'").fetchall(),
     }
     for name, way in single.items():
-        figures.append({"question": name, "view": timed({"view": way}, args.times)[0]["view"]})
+        figures.append(line(name, timed({"view": way}, args.times)[0]))
     for way in ours.values():  # once each before the peers, so that the peak of memory is ours
         way()
     memory = peak_rss_mb()
@@ -207,12 +220,12 @@ def main() -> None:
         seconds, answers = timed(ways, args.times)
         if "GROUP BY" in sql or "count(*)" in sql:
             assert len({str(sorted(answer, key=str)) for answer in answers.values()}) == 1, f"{name}: the ways disagree"
-        figures.append({"question": name, **seconds})
+        figures.append(line(name, seconds))
     command = [sys.executable, "-m", "columnar.query", str(dataset.path), QUESTIONS["facet: rows per source"]]
     cold = timed({"view": lambda: subprocess.run(command, check=True, capture_output=True)}, args.times)[0]
-    figures.append({"question": "the command, a facet, from start to end", **cold})
-    print(f"{args.rows:,} rows; median of {args.times}, wall seconds; peak memory of all questions by view: {memory:,} MB")
-    print(table(figures, ["question", "view", "join", "polars"]))
+    figures.append(line("the command, a facet, from start to end", cold))
+    print(f"{args.rows:,} rows; best of {args.times}, seconds; peak memory of all questions by view: {memory:,} MB")
+    print(table(figures, ["question", "view", "view cpu", "join", "join cpu", "polars", "polars cpu"]))
     missed = [f["question"] for f in figures if str(f["question"]).startswith("facet") and float(f["view"]) >= FACET_TARGET]
     print(f"facets under {FACET_TARGET} s: {'all' if not missed else 'missed by ' + ', '.join(map(str, missed))}")
     if args.json:

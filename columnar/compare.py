@@ -32,8 +32,8 @@ PREPARE = """
         WITH x AS (SELECT *, row_number() OVER (PARTITION BY hash ORDER BY id) AS k FROM only_a),
              y AS (SELECT *, row_number() OVER (PARTITION BY hash ORDER BY id) AS k FROM only_b)
         SELECT x.id AS a_id, y.id AS b_id, x.source AS a_source, y.source AS b_source FROM x JOIN y USING (hash, k);
-    CREATE TEMP TABLE removed AS SELECT * FROM only_a WHERE id NOT IN (SELECT a_id FROM moved);
-    CREATE TEMP TABLE added AS SELECT * FROM only_b WHERE id NOT IN (SELECT b_id FROM moved);
+    CREATE TEMP TABLE removed AS FROM only_a ANTI JOIN (SELECT a_id AS id FROM moved) USING (id);
+    CREATE TEMP TABLE added AS SELECT * FROM only_b ANTI JOIN (SELECT b_id AS id FROM moved) USING (id);
 """
 
 BY_SOURCE = """
@@ -83,25 +83,27 @@ def compare(a: Path | str, b: Path | str) -> dict[str, Any]:
     Returns:
         a, b {name, path, rows}; total and by_source {a, b, shared, changed, moved_from, moved_to, removed, added}, where
         a == shared + changed + moved_from + removed and b == shared + changed + moved_to + added; why_removed and why_added
-        {source, stage, reason, rows}; settings, the parts of the config that differ; examples, a few ids of each sort.
+        {source, stage, reason, rows}; settings, the parts of the
+        config that differ (when the same command made both); examples, a few ids of each sort.
     """
     from columnar.store import open_dataset
     from columnar.view import connect
 
     first, second = open_dataset(a), open_dataset(b)
+    ours, theirs = first.manifest["identity"], second.manifest["identity"]
     connection = connect([a, b])
     try:
         connection.execute(PREPARE)
         by_source = _dicts(connection, BY_SOURCE)
         fields = ("a", "b", "shared", "changed", "moved_from", "moved_to", "removed", "added")
         return {
-            "a": {"name": first.manifest["identity"].get("name"), "path": str(a), "rows": first.rows},
-            "b": {"name": second.manifest["identity"].get("name"), "path": str(b), "rows": second.rows},
+            "a": {"name": ours.get("name"), "path": str(a), "rows": first.rows},
+            "b": {"name": theirs.get("name"), "path": str(b), "rows": second.rows},
             "total": {name: sum(line[name] for line in by_source) for name in fields},
             "by_source": by_source,
             "why_removed": _dicts(connection, REASONS.format(gone="removed", other="b")),
             "why_added": _dicts(connection, REASONS.format(gone="added", other="a")),
-            "settings": settings_that_differ(first.manifest["identity"].get("config"), second.manifest["identity"].get("config")),
+            "settings": settings_that_differ(ours.get("config"), theirs.get("config")) if ours.get("stage") == theirs.get("stage") else [],
             "examples": {name: _ids(connection, sql) for name, sql in SAMPLES.items()},
         }
     finally:
