@@ -58,14 +58,21 @@ BY_SOURCE = """
     FROM counted GROUP BY source ORDER BY source
 """
 
-# {gone}: rows of one side; {other}: the side that should know. A repeated copy is not in `dropped`: its original may still be there.
+# {gone}: rows of the side {own}; {other}: the side that should know. A repeated copy (same text as its parent, which is there too) has no
+# fate of its own there: it is told by its original's.
 REASONS = """
-    SELECT g.source, coalesce(d.stage, '') AS stage,
-      CASE WHEN d.id IS NOT NULL THEN d.reason
-           WHEN len(g.parents) = 1 AND g.parents[1] IN (SELECT id FROM {other}.text) THEN 'fewer copies'
+    WITH gone AS (
+        SELECT g.id, g.source, o.id AS original FROM {gone} AS g LEFT JOIN {own}.text AS o ON o.id = g.parents[1] AND o.hash = g.hash),
+    fates AS (SELECT DISTINCT ON (id) id, stage, reason FROM {other}.dropped)
+    SELECT g.source, coalesce(d.stage, p.stage, '') AS stage,
+      CASE WHEN d.id IS NOT NULL OR p.id IS NOT NULL THEN coalesce(d.reason, p.reason)
+           WHEN t.id IS NOT NULL THEN 'fewer copies'
            ELSE 'not among its inputs' END AS reason,
       count(*) AS rows
-    FROM {gone} AS g LEFT JOIN (SELECT DISTINCT ON (id) id, stage, reason FROM {other}.dropped) AS d USING (id)
+    FROM gone AS g
+    LEFT JOIN fates AS d ON d.id = g.id
+    LEFT JOIN fates AS p ON p.id = g.original
+    LEFT JOIN {other}.text AS t ON t.id = g.original
     GROUP BY ALL ORDER BY rows DESC, source, reason
 """
 
@@ -101,8 +108,8 @@ def compare(a: Path | str, b: Path | str) -> dict[str, Any]:
             "b": {"name": theirs.get("name"), "path": str(b), "rows": second.rows},
             "total": {name: sum(line[name] for line in by_source) for name in fields},
             "by_source": by_source,
-            "why_removed": _dicts(connection, REASONS.format(gone="removed", other="b")),
-            "why_added": _dicts(connection, REASONS.format(gone="added", other="a")),
+            "why_removed": _dicts(connection, REASONS.format(gone="removed", own="a", other="b")),
+            "why_added": _dicts(connection, REASONS.format(gone="added", own="b", other="a")),
             "settings": settings_that_differ(ours.get("config"), theirs.get("config")) if ours.get("stage") == theirs.get("stage") else [],
             "examples": {name: _ids(connection, sql) for name, sql in SAMPLES.items()},
         }

@@ -46,6 +46,9 @@ def test_a_lost_copy_of_a_kept_row_says_so(tmp_path: Path) -> None:
     copy = {**row, "id": "c" * 16, "parents": [row["id"]]}
     a, b = write_rows(tmp_path / "a", [row, copy]), write_rows(tmp_path / "b", [row])
     assert [line["reason"] for line in compare(a, b)["why_removed"]] == ["fewer copies"]
+    c = write_rows(tmp_path / "c", [chat("s", 2)])
+    write_dropped(c, [(row, "dedup", "near_duplicate", "")])
+    assert [(line["reason"], line["rows"]) for line in compare(a, c)["why_removed"]] == [("near_duplicate", 2)]
 
 
 Rows = st.dictionaries(st.integers(0, 12), st.integers(0, 3), max_size=10)
