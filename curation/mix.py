@@ -166,6 +166,10 @@ def draw(source: MixSource, ids: Keys, tokens: npt.NDArray[np.uint32], seed: int
                 f"lower tokens to {total}, or loosen the rules, or add repeat",
             )
         count = int(np.searchsorted(running, source.tokens, side="right"))
+        if not count:
+            raise ConfigError(
+                f"{source.name}: tokens: {source.tokens:,} asked, but the first row drawn has {int(running[0]):,}", "ask for more"
+            )
     else:
         count = available
     if source.cap is not None:
