@@ -86,6 +86,7 @@ SCHEMA = pa.schema(
         ("ground_truth", pa.string()),  # text, or JSON where the verifier takes parameters
     ]
 )
+_FOREIGN = {kind: frozenset(SCHEMA.names) - frozenset(ENVELOPE.names) - frozenset(own) for kind, own in PAYLOADS.items()}
 
 
 class Problem(NamedTuple):
@@ -135,7 +136,7 @@ def normalise(text: str) -> bytes:
 
 def text_hash(texts: Iterable[str]) -> str:
     """32 hex of the normalised texts: equal exactly when every text is equal after `normalise`."""
-    return hashlib.blake2b(b"\x1f".join(map(normalise, texts)), digest_size=16).hexdigest()
+    return _digest([normalise(text) for text in texts])
 
 
 def texts_of(row: dict[str, Any]) -> list[tuple[str, int, str, str]]:
@@ -159,20 +160,25 @@ def seal(row: dict[str, Any], place: str, part: int = 0) -> dict[str, Any]:
 
 
 def rehash(row: dict[str, Any]) -> dict[str, Any]:
-    """Set `hash` and `prompt_hash` from the text; returns the same dict."""
-    everything: list[str] = [row["kind"]]
-    asked: list[str] = []
+    """Set `hash` and `prompt_hash` from the text; returns the same dict. Each text is normalised once, for both."""
+    everything: list[bytes] = [row["kind"].encode()]
+    asked: list[bytes] = []
     for field, _, role, text in texts_of(row):
-        everything += (field, role, text)
+        said = normalise(text)
+        everything += (field.encode(), role.encode(), said)
         if role in ("user", "system") and field in ("messages", "prompt"):
-            asked += (role, text)
+            asked += (role.encode(), said)
     for message in row.get("messages") or row.get("chosen") or ():
         if message.get("tool_calls"):
-            everything.append(message["tool_calls"])
+            everything.append(normalise(message["tool_calls"]))
     if row["kind"] == "prompt":
-        everything += (row.get("verifier") or "", row.get("ground_truth") or "")
-    row["hash"], row["prompt_hash"] = text_hash(everything), text_hash(asked)
+        everything += (normalise(row.get("verifier") or ""), normalise(row.get("ground_truth") or ""))
+    row["hash"], row["prompt_hash"] = _digest(everything), _digest(asked)
     return row
+
+
+def _digest(parts: list[bytes]) -> str:
+    return hashlib.blake2b(b"\x1f".join(parts), digest_size=16).hexdigest()
 
 
 def validate(row: dict[str, Any]) -> list[Problem]:
@@ -181,8 +187,8 @@ def validate(row: dict[str, Any]) -> list[Problem]:
     kind = row.get("kind")
     if kind not in KINDS:
         return [Problem("kind", repr(kind), "one of " + ", ".join(KINDS))]
-    for field in SCHEMA.names:
-        if field not in ENVELOPE.names and row.get(field) is not None and field not in PAYLOADS[kind]:
+    for field in sorted(_FOREIGN[kind].intersection(row)):
+        if row[field] is not None:
             problems.append(Problem(field, "a value", f"nothing: it does not belong to kind {kind}"))
     for field in _TEXTS:
         if field in row and not isinstance(row[field], str | None):
