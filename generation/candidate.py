@@ -196,13 +196,23 @@ async def attempt(work: Awaitable[dict[str, Any]], **detail: Any) -> Candidate:
         return Candidate(None, dropped.reason, {**detail, **dropped.detail})
 
 
+def asked_of(row: dict[str, Any]) -> str:
+    """The text of a row's first user turn."""
+    return str((row.get("prompt") or row["messages"])[0]["content"])
+
+
 async def produce(
-    job: Job, work: Callable[[Item], Awaitable[list[Candidate]]], items: Iterable[Item], until: Until
+    job: Job,
+    work: Callable[[Item], Awaitable[list[Candidate]]],
+    items: Iterable[Item],
+    until: Until,
+    settle: Callable[[Candidate], Candidate] = lambda candidate: candidate,
 ) -> AsyncIterator[Candidate]:
     """The candidates of many items worked on at once, in the order of the items, until the goal or the budget is reached.
 
     No more is begun than the goal seems to need at the rate of rows per item so far. The item in which the goal is reached is given
-    whole, its surplus as `not_needed`. When one item raises, those under way are finished first: their answers are paid for, and kept.
+    whole, its surplus as `not_needed`. `settle` sees the candidates in order, and may reject one for what came before it. When one item
+    raises, those under way are finished first: their answers are paid for, and kept.
     """
     goal, budget = until.rows, until.candidates
     rows = candidates = done = 0
@@ -228,7 +238,7 @@ async def produce(
                     tasks.append(asyncio.ensure_future(work(item)))
             if not tasks:
                 return
-            for candidate in await tasks.popleft():
+            for candidate in map(settle, await tasks.popleft()):
                 if candidate.row is not None and goal is not None and rows >= goal:
                     candidate = Candidate(None, "not_needed", {"parents": candidate.row["parents"], "id": candidate.row["id"]})
                 candidates += 1

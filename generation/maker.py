@@ -29,10 +29,9 @@ from generation import prompts
 from generation.candidate import Candidate, Job, MakerConfig, Step
 
 NEXT = """check what was made with the project's own stages:
-  python -m curation.signals {out}          language, length, repetition
-  python -m curation.dedup {out}            exact and near duplicates
-  python -m decontam.scan {out} --benchmarks DIR_OR_YAML
-or name it as a source in a mix: python -m curation.build_mix MIX.yaml"""
+  python -m curation.dedup {out} --by {by}                  copies and near copies, within it or --against other sets
+  python -m decontam.scan {out} --benchmarks tulu3             does it hold benchmark items?
+or name it as a source of a mix, which measures, rules, removes and reports: python -m curation.build_mix MIX.yaml --out DIR"""
 
 
 class Maker(NamedTuple):
@@ -131,7 +130,7 @@ async def make(maker: Maker, config: MakerConfig, args: argparse.Namespace) -> i
             say(f"  {n:,} {reason}")
         for note in maker.notes(config):
             say(f"note: {note}")
-        say(NEXT.format(out=out))
+        say(NEXT.format(out=out, by="row" if maker.kind(config) == "sft" else "prompt"))
     if counts["stopped"]:
         raise CaravanError(
             f"stopped before the end: {counts['stopped']}", "what was answered is kept: raise --max-cost and run the same command again"

@@ -29,7 +29,7 @@ from columnar.files import SourceSpec
 from columnar.load import iter_records
 from columnar.record import row_id, text_hash
 from generation import prompts
-from generation.candidate import Candidate, Dropped, Job, MakerConfig, Step, attempt, made_row, user
+from generation.candidate import Candidate, Dropped, Job, MakerConfig, Step, asked_of, attempt, made_row, user
 from generation.maker import Maker, arguments, command
 from generation.material import Prompts, each_prompt, open_prompts
 
@@ -280,11 +280,6 @@ async def finish(job: Job, task: Task, examples: list[Task], number: int) -> dic
     payload = {"messages": [*asked, {"role": "assistant", "content": output}]} if answered else {"prompt": asked}
     parents = [t.id for t in examples]
     return made_row(job, "sft" if answered else "prompt", "self_instruct", number, payload, parents, task.license, used, meta)
-
-
-def asked_of(row: dict[str, Any]) -> str:
-    """The text of a row's first user turn."""
-    return str((row.get("prompt") or row["messages"])[0]["content"])
 
 
 def plan(job: Job) -> list[Step]:
