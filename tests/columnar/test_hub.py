@@ -65,7 +65,13 @@ def hub() -> Iterator[str]:
 
 def load(uri: str, home: Path, endpoint: str, *flags: str, offline: bool = False) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own: the Hub client reads its settings once."""
-    env = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home / "hf"), "XDG_CACHE_HOME": str(home / "cache"), "HF_HUB_OFFLINE": str(int(offline))}
+    env = {
+        **os.environ,
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(home / "hf"),
+        "XDG_CACHE_HOME": str(home / "cache"),
+        "HF_HUB_OFFLINE": str(int(offline)),
+    }
     command = [sys.executable, "-m", "columnar.load", uri, "--out", str(home / "out"), "--source", "hub", "--force", "--json", *flags]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
 
@@ -75,7 +81,9 @@ def test_a_pattern_is_pinned_to_its_commit_and_works_offline_afterwards(hub: str
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rows"] == 2
     identity = json.loads((tmp_path / "out/manifest.json").read_text())["identity"]
-    assert [i["uri"] for i in identity["inputs"]] == [f"hf://datasets/owner/name@{COMMIT}/data/train-0000{i}-of-00002.jsonl" for i in (0, 1)]
+    assert [i["uri"] for i in identity["inputs"]] == [
+        f"hf://datasets/owner/name@{COMMIT}/data/train-0000{i}-of-00002.jsonl" for i in (0, 1)
+    ]
     assert {i["revision"] for i in identity["inputs"]} == {COMMIT}
     again = load("hf://datasets/owner/name@main/data/train-*.jsonl", tmp_path, "http://127.0.0.1:9", offline=True)
     assert again.returncode == 0, again.stderr
@@ -107,4 +115,11 @@ def test_what_is_wrong_with_a_hub_source_is_said(hub: str, tmp_path: Path, uri: 
     done = load(uri, tmp_path, hub)
     assert done.returncode == 2
     assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_hub_that_cannot_be_reached_is_said_in_a_line(tmp_path: Path) -> None:
+    done = load("hf://datasets/owner/name", tmp_path, "http://127.0.0.1:9")
+    assert done.returncode == 2
+    assert "the Hub cannot be reached" in done.stderr
     assert "Traceback" not in done.stderr
