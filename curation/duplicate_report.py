@@ -101,11 +101,10 @@ def report(found: Found, config: DedupConfig) -> dict[str, Any]:
     pairs = (
         gone.group_by("source", "kept_source").agg(rows=pl.len(), **{e.meta.output_name(): e for e in counts}).sort("rows", descending=True)
     )
-    notes = [*found.notes, *([] if config.semantic else ["semantic: not checked"])]
     return {
         "sources": table.select(columns).to_dicts(),
         "pairs": pairs.select("source", "kept_source", "rows", "exact", "near").to_dicts(),
         "removed": len(gone),
         "rows": len(mine),
-        "notes": notes,
+        "notes": found.notes,
     }

@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 from columnar.errors import ConfigError, StoreError
 from columnar.record import text_hash
 from columnar.store import Dataset, read_batches
-from curation.dedup import DedupConfig, NearConfig
+from curation import semantic
+from curation.dedup import DedupConfig, NearConfig, SemanticConfig
 from curation.lsh import IN_MEMORY, Batch, find_buckets, recall
 from curation.minhash import TEXT_COLUMNS, batches_with, records, stored, text_columns
 from curation.verify import REMEMBERED, Sets, decide
@@ -55,6 +56,7 @@ class Found(NamedTuple):
     agreement: np.ndarray  # float32: share of equal signature slots, an estimate of the same
     band: np.ndarray  # int16: the first band they share, -1 where none
     notes: list[str]  # what a reader should know: what was not checked, what may have been missed
+    proposed: semantic.Proposed = semantic.NOTHING  # pairs that embeddings find alike and that are not marked
 
     def columns(self, ids: pa.Array, start: int = 0, stop: int | None = None) -> pa.Table:
         """The columns of `cols/dedup.parquet` for key rows start..stop; `ids` are those of all key rows."""
@@ -70,27 +72,32 @@ class Found(NamedTuple):
                 "id": ids.slice(part.start, len(kind)),
                 "cluster": ids.take(pa.array(keeper, mask=~clustered)),
                 "kept_id": kept_id,
-                "jaccard": pa.array(self.jaccard[part], mask=~gone),
+                "jaccard": pa.array(self.jaccard[part], mask=~gone | (kind == SEMANTIC)),
                 "reason": pa.DictionaryArray.from_arrays(pa.array(kind, mask=~gone), list(REASONS)).cast(pa.string()),
             }
         )
 
     def hits(self, ids: pa.Array) -> pa.Table:
-        """The rows of `hits/duplicates.parquet`: one for each removed row, in key order."""
+        """The rows of `hits/duplicates.parquet`: one for each removed row in key order, then the proposed pairs.
+
+        `estimate` is the share of equal signature slots of a near pair, the cosine of a semantic one.
+        """
         gone = np.flatnonzero(self.kind != KEPT)
-        keeper = self.keeper[gone]
+        row, keeper = np.concatenate([gone, self.proposed.row]), np.concatenate([self.keeper[gone], self.proposed.keeper])
+        kind = np.concatenate([self.kind[gone], np.full(len(self.proposed.row), SEMANTIC)])
+        jaccard = np.concatenate([self.jaccard[gone], self.proposed.cosine])
+        estimate = np.concatenate([self.agreement[gone], self.proposed.cosine])
         source = self.keys["source"].cast(pl.String).to_arrow().cast(pa.string())
-        kinds = np.array(["", "exact", "near", "semantic"])[self.kind[gone]]
         return pa.table(
             {
-                "id": ids.take(pa.array(gone)),
-                "source": source.take(pa.array(gone)),
+                "id": ids.take(pa.array(row)),
+                "source": source.take(pa.array(row)),
                 "kept_id": ids.take(pa.array(keeper)),
                 "kept_source": source.take(pa.array(keeper)),
-                "jaccard": pa.array(self.jaccard[gone], mask=self.kind[gone] == SEMANTIC),
-                "estimate": pa.array(self.agreement[gone].astype(np.float64), mask=self.kind[gone] != NEAR),
-                "band": pa.array(self.band[gone], mask=self.kind[gone] != NEAR),
-                "kind": pa.array(kinds, pa.string()),
+                "jaccard": pa.array(jaccard, mask=kind == SEMANTIC),
+                "estimate": pa.array(estimate.astype(np.float64), mask=kind == EXACT),
+                "band": pa.array(self.band[row], mask=kind != NEAR),
+                "kind": pa.array(np.array(["", "exact", "near", "semantic"])[kind], pa.string()),
             }
         )
 
@@ -171,7 +178,10 @@ def find_duplicates(keys: pl.DataFrame, datasets: Sequence[Dataset], config: Ded
     found = Found(keys, keeper, kind, jaccard, np.zeros(count, np.float32), np.full(count, -1, np.int16), [])
     if config.near:
         near(found, distinct, order, datasets, config, config.near)
-    return found
+    if config.semantic is None:
+        found.notes.append("semantic: not checked")
+        return found
+    return alike(found, order, datasets, config, config.semantic)
 
 
 def keep_order(keys: pl.DataFrame, config: DedupConfig) -> np.ndarray:
@@ -235,6 +245,35 @@ def near(found: Found, distinct: np.ndarray, order: np.ndarray, datasets: Sequen
         found.notes.append(
             f"{decided.forgotten:,} times a bucket held more than {REMEMBERED} kept rows and the rest were not compared with later ones"
         )
+
+
+def alike(found: Found, order: np.ndarray, datasets: Sequence[Dataset], config: DedupConfig, how: SemanticConfig) -> Found:
+    """Add what embeddings propose among the rows that are still kept: as pairs, or, when told to drop, as marks."""
+    standing = order[found.kind[order] == KEPT]
+    ascending = np.sort(standing)
+    present, vectors = semantic.vectors_of(how, config.by, found.keys[ascending], datasets)
+    place = np.full(len(found.keys), -1, np.int64)
+    place[ascending[present]] = np.arange(len(vectors))
+    numbers = standing[place[standing] >= 0]
+    scope = (
+        found.keys["source"].cast(pl.String).fill_null("").rank("dense").to_numpy()
+        if config.scope == "source"
+        else np.zeros(len(found.keys))
+    )
+    fixed = found.keys["rank"].to_numpy() < 0
+    pairs = semantic.propose(vectors[place[numbers]], how.threshold, how.drop, fixed[numbers], scope[numbers])
+    row, keeper, cosine = numbers[pairs.row], numbers[pairs.keeper], pairs.cosine
+    found.notes.append(
+        f"semantic: {len(row):,} pairs of cosine {how.threshold:g} or more; {int((~present).sum()):,} rows have no embedding: not checked"
+    )
+    if not how.drop:
+        return found._replace(proposed=semantic.Proposed(row, keeper, cosine))
+    found.keeper[row], found.kind[row], found.agreement[row], found.jaccard[row] = keeper, SEMANTIC, cosine, np.nan
+    follow = np.flatnonzero((found.kind != KEPT) & (found.kind[found.keeper] == SEMANTIC))  # whose kept row was dropped in turn
+    for values in (found.agreement, found.kind, found.jaccard):
+        values[follow] = values[found.keeper[follow]]
+    found.keeper[follow] = found.keeper[found.keeper[follow]]
+    return found
 
 
 def _signed(keys: pl.DataFrame, distinct: np.ndarray, datasets: Sequence[Dataset], config: DedupConfig, how: NearConfig) -> Iterator[Batch]:
