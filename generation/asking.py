@@ -165,7 +165,7 @@ class Caller:
         return self._lanes[config.name]
 
     def _server(self, config: ModelConfig, url: str) -> Server | InProcess:
-        place = (config.name, url)
+        place = (config.served if config.backend == "vllm" else config.api_key(), url)  # models on one server share its connections
         if place not in self._servers:
             if config.backend == "vllm":
                 from generation.inprocess import InProcess
@@ -174,7 +174,7 @@ class Caller:
             else:
                 from generation.server import Server
 
-                self._servers[place] = Server(url, config.api_key(), config.timeout, config.api_key_env, self._http_client)
+                self._servers[place] = Server(url, config.api_key(), config.api_key_env, self._http_client)
         return self._servers[place]
 
 

@@ -84,8 +84,8 @@ class Client:
 
     @property
     def width(self) -> int:
-        """The most calls that can be in flight: how much work is worth having begun."""
-        return max(1, sum(m.concurrency * len(m.urls) for m in self.models.values()))
+        """The most calls that can be in flight to one model: how much work is worth having begun."""
+        return max((m.concurrency * len(m.urls) for m in self.models.values()), default=1)
 
     def body(self, request: Request) -> dict[str, Any]:
         """What a request looks like on the wire."""

@@ -4,11 +4,11 @@
     ...
     lane.succeeded(seconds); lanes.give(lane)
 
-The level doubles every round trip until something says stop, then rises by one per round trip. What says stop: 429 and 503
-(the level falls by the share of a round trip's calls that got one, so it lands on what the server did accept, and a stray 429
-costs little; nobody is sent before Retry-After is over); connections that fail (the server rests, longer every time); and
-answers that take four times as long as on the idle server while no more of them come per second, which is how vLLM looks
-when it queues (it never sends 429).
+The level doubles every round trip until answers take twice as long or something says stop; then it rises by one per round trip.
+What says stop: 429 and 503 (the level falls by the share of a round trip's calls that got one, so it lands on what the server did
+accept, and a stray 429 costs little; nobody is sent before Retry-After is over); connections that fail (the server rests, longer
+every time); and answers that take four times as long as on the idle server while no more of them come per second, which is how
+vLLM looks when it queues (it never sends 429).
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ class Lane:
         latency, rate = median(self._window), len(self._window) / max(now - self._window_began, 1e-9)
         self._window, self._window_began = [], now
         self._idle_latency = min(self._idle_latency, latency)
+        if latency > 2 * self._idle_latency:
+            self._doubling = False
         if latency > QUEUEING * self._idle_latency and rate < 1.05 * self._best_rate:
             self._doubling = False
             self.level = max(1.0, min(float(START), self.level), self.level * 0.9)

@@ -2,7 +2,7 @@
 
 Comes in: the JSON body of one chat completion. Goes out: the server's reply as bytes, or a CallError that says what to do about it.
 
-    server = Server("http://localhost:8000/v1", key="EMPTY", timeout=300)
+    server = Server("http://localhost:8000/v1", key="EMPTY")
     raw = await server.send({"model": "tulu", "messages": [...]}, timeout=60)
 
 Two choices are for speed, measured on 2,000 answers of 120 words with 256 in flight: the aiohttp transport (the SDK's own pool
@@ -26,13 +26,13 @@ from generation.wire import CallError
 class Server:
     """One server. `http_client` replaces the transport (tests give a mock)."""
 
-    def __init__(self, url: str, key: str, timeout: float, key_env: str = "", http_client: httpx2.AsyncClient | None = None) -> None:
+    def __init__(self, url: str, key: str, key_env: str = "", http_client: httpx2.AsyncClient | None = None) -> None:
         self.url, self._key, self._key_env = url, key, key_env
         self._client = openai.AsyncOpenAI(
             base_url=url,
             api_key=key,
             max_retries=0,
-            timeout=openai.Timeout(timeout, connect=10.0),
+            timeout=openai.Timeout(None, connect=10.0),  # the time of a whole call is limited in `send`
             http_client=http_client or openai.DefaultAioHttpClient(),
         )
 

@@ -91,6 +91,7 @@ class Stage:
 async def run_stage(stage: Stage, out: Path, args: argparse.Namespace, cache: Path) -> dict[str, Any]:
     """Both passes; returns the manifest's identity. Does nothing when the same is there already and nothing was left open."""
     started = time.time()
+    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own pool keeps what it once had: a fifth of this process
     done = finished(stage, out, args.force)
     if done is not None:
         say(f"{out}: up to date, nothing to do ({done['rows']:,} rows)")
@@ -168,7 +169,7 @@ async def _ask(stage: Stage, client: Client) -> None:
             worker = each(
                 lambda row: stage.work(client, row, readable),
                 stage.rows(),
-                limit=2 * client.width,
+                limit=client.width,
                 stopped=lambda: bool(client.stopped) or (stage.wanted is not None and passed >= stage.wanted),
             )
             async for made in worker:
