@@ -132,6 +132,31 @@ def with_datasketch(texts: list[str], near: NearConfig) -> tuple[list[int], np.n
     return keeper, np.array([s.hashvalues for s in sketches])
 
 
+RENSA = """
+import json, re, sys, time
+from rensa import RMinHash, RMinHashLSH
+texts, bands, perms = json.load(open(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
+start = time.process_time()
+sets = []
+for text in texts:
+    tokens = re.findall(r"\\w+", text.lower())
+    sets.append(list({" ".join(gram) for gram in zip(*(tokens[i:] for i in range(5)))} or {" ".join(tokens)}))
+matrix = RMinHash.digest_matrix_from_token_sets(sets, num_perm=perms, seed=42)
+flags = RMinHashLSH(threshold=0.7, num_perm=perms, num_bands=bands).insert_matrix_and_query_duplicate_flags(matrix)
+print(time.process_time() - start, sum(map(bool, flags)))
+"""  # rensa's own fast path; it flags every member of a pair, the first one too
+
+
+def with_rensa(python: Path, texts: list[str], near: NearConfig, folder: Path) -> tuple[float, int]:
+    """CPU seconds and flagged rows, in rensa's own virtual environment."""
+    file = folder / "texts.json"
+    file.write_text(json.dumps(texts))
+    bands, rows = near.banding
+    command = [python, "-c", RENSA, file, str(bands), str(bands * rows)]
+    seconds, flagged = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return float(seconds), int(flagged)
+
+
 def cpu(function: Callable[[], Any]) -> tuple[float, Any]:
     before = time.process_time()
     value = function()
@@ -159,7 +184,7 @@ def turns_of(batches: list[pa.RecordBatch]) -> Iterator[list[str]]:
             yield [m["content"] for m in messages]
 
 
-def measure(path: Path, mb: float, rounds: int) -> list[dict[str, Any]]:
+def measure(path: Path, mb: float, rounds: int, rensa: Path | None) -> list[dict[str, Any]]:
     near, dataset = NearConfig(), open_dataset(path)
     config = DedupConfig(near=near)
     batches = list(read_batches(dataset, ["messages"]))
@@ -203,6 +228,9 @@ def measure(path: Path, mb: float, rounds: int) -> list[dict[str, Any]]:
         removed=sum(k != i for i, k in enumerate(keeper)),
         below_threshold=wrong,
     )
+    if rensa:
+        seconds, flagged = min(with_rensa(rensa, texts, near, path.parent) for _ in range(rounds))
+        line("rensa, not verified", seconds, sample_mb, len(texts), removed=flagged, times_datasketch=slow / seconds)
     numbers, decided = ours[1]
     gone = [(our_grams(turns[numbers[i]]), our_grams(turns[numbers[k]])) for i, k in enumerate(decided.keeper) if k >= 0][:3000]
     line(
@@ -255,6 +283,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("/tmp/bench-dedup"))
     parser.add_argument("--mb", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rensa", type=Path, metavar="PYTHON", help="a Python that has rensa installed: measured too")
     parser.add_argument("--memory-only", action="store_true", help="only the peak memory, for a large --mb")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -263,7 +292,11 @@ def main() -> None:
         path = args.work / f"{name.replace(' ', '_')}_{args.mb}"
         mb = make(path, rows, args.mb, change)
         memory = peak(path)
-        results += [{**memory, "mb_per_core_s": mb / memory["cpu_s"]}] if args.memory_only else [*measure(path, mb, args.rounds), memory]
+        results += (
+            [{**memory, "mb_per_core_s": mb / memory["cpu_s"]}]
+            if args.memory_only
+            else [*measure(path, mb, args.rounds, args.rensa), memory]
+        )
     columns = [
         "corpus",
         "what",

@@ -156,6 +156,8 @@ def main(args: argparse.Namespace) -> int:
     paths = [path.resolve() for path in args.datasets]
     if len(set(paths)) < len(paths):
         raise ConfigError("the same directory is given twice", "to keep reference rows out of the result, use --against")
+    if both := set(paths) & {Path(path).resolve() for path in args.against}:
+        raise ConfigError(f"{min(both)}: searched and --against at once: its rows would all be duplicates of themselves")
     from columnar.store import open_dataset
     from curation.duplicate_report import report, search, write
 
