@@ -28,21 +28,21 @@ OWN_TIMEOUT = 30.0
 
 
 def _math(completion: str, truth: dict[str, Any], prompt: str) -> Part:
-    from generation.verifiers import math
+    from generation.verifiers.math import verify
 
-    return math.verify(completion, truth)
+    return verify(completion, truth)
 
 
 def _ifeval(completion: str, truth: dict[str, Any], prompt: str) -> Part:
-    from generation.verifiers import ifeval
+    from generation.verifiers.ifeval import verify
 
-    return ifeval.verify(completion, truth, prompt)
+    return verify(completion, truth, prompt)
 
 
 def _code(completion: str, truth: dict[str, Any], prompt: str) -> Part:
-    from generation.verifiers import code
+    from generation.verifiers.code import verify
 
-    return code.verify(completion, truth)
+    return verify(completion, truth)
 
 
 class Verifier(NamedTuple):
@@ -141,12 +141,12 @@ def check_rows(rows: Iterable[Mapping[str, Any]], own: Mapping[str, str] | None 
 
 
 def _known_constraints(truth: Any) -> None:
-    from generation.verifiers import ifeval
+    from generation.verifiers.ifeval import parse
 
     with contextlib.suppress(
         ValueError, KeyError, TypeError, AttributeError
     ):  # a malformed ground truth is the row's own error, at its verdict
-        ifeval.parse({k: v for k, v in truth_of(truth).items() if k != "mode"})
+        parse({k: v for k, v in truth_of(truth).items() if k != "mode"})
 
 
 @lru_cache(maxsize=128)
