@@ -1,18 +1,19 @@
 """How far can a judge be trusted? Any judge configuration against human labels, before money is spent on judging.
 
-In: sets with human labels (see gold.py) and judges: a model with a rubric, or a baseline that looks at nothing but length, chance or
-position. Out: one line a judge and set: accuracy, exact match, rank correlations, position and length bias, each with a 95 % interval.
+In: sets with human labels (see gold.py) and judges as `generation.judge` takes them; baselines that look at nothing but length, chance or
+place. Out: one line a judge and set: accuracy, exact match, rank correlations, position and length bias, each with a 95 % interval.
 Why: prompt form alone moves a judge's pairwise accuracy from 27 to 65 % (Self-Rewarding, arXiv 2401.10020), and a judge that cannot
 beat `longest` on your kind of prompts measures length.
 
     python -m generation.agreement agreement.yaml --out out/agreement
 
-    data:   [{path: llmbar.parquet}, {name: pandalm, path: pandalm_testset.parquet}]
-    judges: [{name: gpt-4o pairwise, model: judge, form: pairwise}, {name: longest, baseline: longest}]
-    models: [{name: judge, model: gpt-4o-2024-08-06}]
+    data:      [{path: llmbar.parquet}, {name: pandalm, path: pandalm_testset.parquet}]
+    judges:    [{name: gpt pairwise, mode: pairwise, model: gpt}, {name: gpt aspects, mode: aspects, model: gpt}]
+    baselines: [longest, unique_tokens, random]
+    models:    [{name: gpt, model: gpt-4o-2024-08-06}]
 
-Pairs are asked in both orders (`swap: true`); two verdicts that contradict each other are a tie. With --out every verdict is kept
-(judgements.jsonl) beside the replies it was read from (replies.sqlite), so that the command, run again, asks nothing twice.
+With --out every verdict is kept (judgements.jsonl) beside the replies it was read from (replies.sqlite), so that the command, run again,
+asks nothing twice.
 """
 
 from __future__ import annotations
@@ -24,20 +25,21 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from columnar.cli import Progress, emit, parser, run, say, table
 from columnar.config import Config, load
-from columnar.errors import CaravanError
+from columnar.errors import CaravanError, ConfigError
 from columnar.store import whole_file, write_json
 from generation.gold import Item, read_gold
-from generation.measure import Judgement, annotator_agreement, combine, figures, rating_spearman
+from generation.judge import Case, JudgeConfig, Readable, judges_of
+from generation.judge import Judgement as Said
+from generation.measure import Judgement, annotator_agreement, figures, rating_spearman
 from generation.models import ModelConfig
+from generation.scores import of_judge
 from generation.statistics import Estimate, generator
-
-Read = TypeVar("Read")
 
 
 class SetConfig(Config):
@@ -48,54 +50,33 @@ class SetConfig(Config):
     limit: int | None = None
 
 
-class JudgeConfig(Config):
-    """One judge: a baseline, or a model with a form of question.
-
-    Attributes:
-        form: pairwise (which of two is better), or a rating of single answers: overall (1-10), additive (0-5).
-        swap: ask pairs in both orders.
-        samples: ratings per answer, averaged.
-    """
-
-    name: str
-    baseline: Literal["longest", "shortest", "unique_tokens", "random", "first"] | None = None
-    model: str | None = None
-    form: Literal["pairwise", "overall", "additive"] = "pairwise"
-    swap: bool = True
-    samples: int = 1
-    params: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> JudgeConfig:
-        if (self.baseline is None) == (self.model is None):
-            raise ValueError("expected either a baseline or a model")
-        return self
-
-
 class AgreementConfig(Config):
-    """What to measure, with whom, on what."""
+    """What to measure, with whom, on what; `draws` is the number of bootstrap samples."""
 
     data: list[SetConfig]
-    judges: list[JudgeConfig]
+    judges: list[JudgeConfig] = Field(default_factory=list)
+    baselines: list[Literal["longest", "shortest", "unique_tokens", "random", "first"]] = Field(default_factory=list)
     models: list[ModelConfig] = Field(default_factory=list)
     seed: int = 1
-    draws: int = 1000  # bootstrap samples
+    draws: int = 1000
 
-    @model_validator(mode="after")
-    def _models_known(self) -> AgreementConfig:
-        known = {m.name for m in self.models}
-        for judge in self.judges:
-            if judge.model is not None and judge.model not in known:
-                raise ValueError(
-                    f"judges[{judge.name}].model: no model is called {judge.model!r} (models: {', '.join(sorted(known)) or 'none'})"
-                )
-        return self
+    def check(self) -> None:
+        """Raises ConfigError when the settings do not fit together."""
+        if not self.judges and not self.baselines:
+            raise ConfigError("judges: empty, and so is baselines", "name a judge, or baselines: [longest, random]")
+        if self.judges:
+            judges_of(self.judges, self.models)
+        if any(j.mode in ("verifier", "reference") for j in self.judges):
+            raise ConfigError("judges: modes verifier and reference need a ground truth, which these sets do not have")
 
 
 def baseline(name: str, items: list[Item], seed: int) -> list[Judgement]:
-    """A judge that does not read: by length, by the number of different words, by chance, by position."""
+    """A judge that does not read: by length, by the number of different words, by chance, by place."""
     if name == "first":
-        return [Judgement(i, (0.5,) * len(i.answers), (1.0, 1.0) if len(i.answers) == 2 else ()) for i in items]
+        return [
+            Judgement(i, (0.5,) * len(i.answers), (1.0, 1.0), True) if len(i.answers) == 2 else Judgement(i, (0.5,) * len(i.answers))
+            for i in items
+        ]
     from generation.rouge import tokens_of
 
     score: dict[str, Callable[[Item], tuple[float, ...]]] = {
@@ -105,6 +86,73 @@ def baseline(name: str, items: list[Item], seed: int) -> list[Judgement]:
         "random": lambda i: tuple(generator(seed, f"random\x1f{i.id}\x1f{i.prompt}").random(len(i.answers)).tolist()),
     }
     return [Judgement(i, score[name](i)) for i in items]
+
+
+def judgement_of(item: Item, said: list[Said], mode: str) -> Judgement:
+    """What a judge's calls on an item come to: scores when every answer has one, and which place won in each call on two answers."""
+    scores = of_judge(mode, ((s.aspect, s.candidate, s.other, s.rating) for s in said), len(item.answers))
+    whole = None if any(s is None for s in scores) else tuple(float(s or 0.0) for s in scores)
+    if len(item.answers) != 2:
+        return Judgement(item, whole)
+    if mode in ("pairwise", "strength"):
+        tie = 0.5 if mode == "pairwise" else 0.0
+        main = [s for s in said if s.aspect == min(x.aspect for x in said)]
+        shown = tuple(None if s.rating is None else 0.5 if s.rating == tie else float(s.rating > tie) for s in main)
+        orders = {s.candidate: won for s, won in zip(main, shown, strict=True)}
+        both = orders.get(0), orders.get(1)
+        flipped = None if both[0] is None or both[1] is None else both[0] != 1 - both[1]
+        return Judgement(item, whole, shown, flipped)
+    if mode in ("additive", "reward"):
+        return Judgement(item, whole)  # each answer alone: there is no place
+    calls: dict[tuple[str, int], dict[int, float | None]] = {}
+    for s in said:
+        calls.setdefault((s.aspect, s.sample), {})[s.position] = s.rating
+    ratings = [(c.get(1), c.get(2)) for c in calls.values()]
+    return Judgement(item, whole, tuple(None if a is None or b is None else 0.5 if a == b else float(a > b) for a, b in ratings))
+
+
+async def ask_judge(client: Any, config: JudgeConfig, items: list[Item], seed: int) -> tuple[list[Judgement], list[dict[str, Any]]]:
+    """The judgements of a model in the order of the items, and the replies that gave none."""
+    from generation.judge import judge
+
+    readable = Readable(strict=False)  # here unreadable replies are a finding, not a reason to stop
+
+    async def one(item: Item) -> list[Said]:
+        case = Case(item.id, [{"role": "user", "content": item.prompt}], list(item.answers), None, seed)
+        return await judge(client, config, case, readable)
+
+    said: list[list[Said]] = []
+    if config.mode == "reward":
+        from generation.judge_local import judge_locally
+
+        prompts = ([{"role": "user", "content": i.prompt}] for i in items)
+        rows = [{"prompt": p, "candidates": [{"content": a} for a in i.answers]} for p, i in zip(prompts, items, strict=True)]
+        said = judge_locally([config], rows, client.cache)
+    else:
+        tasks: deque[asyncio.Future[list[Said]]] = deque()
+        with Progress(config.called, total=len(items), unit="items") as bar:
+            for item in items:
+                tasks.append(asyncio.ensure_future(one(item)))
+                if len(tasks) >= 2 * client.width:
+                    said.append(await tasks.popleft())
+                    bar.add(1, note=client.meter.line())
+            while tasks:
+                said.append(await tasks.popleft())
+                bar.add(1, note=client.meter.line())
+    alone = config.mode in ("additive", "pairwise", "strength")  # a call for each answer or pair; else one for all answers
+    unread = {
+        (i.id, s.aspect, s.sample, s.other, s.candidate if alone else None): {
+            "item": i.id,
+            "aspect": s.aspect,
+            "outcome": s.outcome,
+            "problem": s.problem,
+            "reply": s.raw,
+        }
+        for i, lines in zip(items, said, strict=True)
+        for s in lines
+        if s.outcome != "ok"
+    }
+    return [judgement_of(i, lines, config.mode) for i, lines in zip(items, said, strict=True)], list(unread.values())
 
 
 def report(judge: str, data: str, judgements: list[Judgement], config: AgreementConfig) -> list[dict[str, Any]]:
@@ -139,101 +187,6 @@ def plain(value: Any) -> Any:
     return value
 
 
-class Unread(NamedTuple):
-    """A reply of the judge that gave no verdict: which item, why, and the reply."""
-
-    item: str
-    reason: str
-    text: str
-
-
-async def ask_judge(client: Any, judge: JudgeConfig, items: list[Item], unread: list[Unread]) -> list[Judgement]:
-    """The judgements of a model, in the order of the items; what could not be read is missing, and listed in `unread`."""
-    work = compare_pair if judge.form == "pairwise" else rate_answers
-    tasks: deque[asyncio.Future[Judgement]] = deque()
-    out: list[Judgement] = []
-    with Progress(judge.name, total=len(items), unit="items") as bar:
-        for item in items:
-            tasks.append(asyncio.ensure_future(work(client, judge, item, unread)))
-            if len(tasks) >= 2 * client.width:
-                out.append(await tasks.popleft())
-                bar.add(1, note=client.meter.line())
-        while tasks:
-            out.append(await tasks.popleft())
-            bar.add(1, note=client.meter.line())
-    return out
-
-
-async def answer_of(
-    client: Any, judge: JudgeConfig, question: Any, read: Callable[[str], Read], item: Item, unread: list[Unread], sample: int
-) -> Read | None:
-    """What one reply says; None when there is none, or it cannot be read."""
-    from generation.parse import Unparsable
-    from generation.wire import Request
-
-    params = {"temperature": 1.0 if judge.samples > 1 else 0.0, **judge.params, "json_schema": question.schema}
-    reply = await client.complete(Request(judge.model or "", question.messages, params, sample, judge.form))
-    if not reply.ok:
-        unread.append(Unread(item.id, f"{reply.outcome}: {reply.reason}", reply.content))
-        return None
-    try:
-        return read(reply.content)
-    except Unparsable as error:
-        unread.append(Unread(item.id, f"unparsable: {error}", reply.content))
-        return None
-
-
-async def compare_pair(client: Any, judge: JudgeConfig, item: Item, unread: list[Unread]) -> Judgement:
-    """Which of two answers is better, asked in both orders; more than two answers: every pair, and the number of wins is the score."""
-    from generation import parse, rubrics
-
-    asked = [{"role": "user", "content": item.prompt}]
-
-    def read(text: str) -> float:
-        return {"A": 1.0, "B": 0.0, "TIE": 0.5}[parse.verdict(text, ("A", "B", "TIE"))[0]]
-
-    async def show(first: int, second: int) -> float | None:
-        question = rubrics.ask_verdict("pairwise", asked, [item.answers[first], item.answers[second]])
-        return await answer_of(client, judge, question, read, item, unread, 0)
-
-    pairs = [(a, b) for a in range(len(item.answers)) for b in range(a + 1, len(item.answers))]
-    orders = [order for a, b in pairs for order in ([(a, b), (b, a)] if judge.swap else [(a, b)])]
-    shown = await asyncio.gather(*(show(*order) for order in orders))
-    step = 2 if judge.swap else 1
-    verdicts = [combine(tuple(shown[i : i + step])) for i in range(0, len(shown), step)]
-    if len(pairs) == 1:
-        return Judgement(item, verdicts[0], tuple(shown))
-    if any(v is None for v in verdicts):
-        return Judgement(item, None)
-    wins = [0.0] * len(item.answers)
-    for (a, b), v in zip(pairs, verdicts, strict=True):
-        assert v is not None
-        wins[a] += v[0]
-        wins[b] += v[1]
-    return Judgement(item, tuple(wins))
-
-
-async def rate_answers(client: Any, judge: JudgeConfig, item: Item, unread: list[Unread]) -> Judgement:
-    """Each answer rated alone, the mean of the samples; one answer without a rating makes the item missing."""
-    from generation import parse, rubrics
-
-    asked = [{"role": "user", "content": item.prompt}]
-
-    def read(text: str) -> float:
-        rated = parse.score(text, 0, 5) if judge.form == "additive" else parse.ratings(text, 1, 1, 10)[0]
-        return float(rated.rating or 0.0)
-
-    async def rate(answer: str, sample: int) -> float | None:
-        question = rubrics.ask_score(asked, answer) if judge.form == "additive" else rubrics.ask_ratings("overall", asked, [answer])
-        return await answer_of(client, judge, question, read, item, unread, sample)
-
-    every = await asyncio.gather(*(rate(answer, k) for answer in item.answers for k in range(judge.samples)))
-    if any(r is None for r in every):
-        return Judgement(item, None)
-    ratings = [float(r or 0.0) for r in every]
-    return Judgement(item, tuple(sum(ratings[i : i + judge.samples]) / judge.samples for i in range(0, len(ratings), judge.samples)))
-
-
 async def measure(config: AgreementConfig, out: Path | None, max_cost: float | None) -> dict[str, Any]:
     """Every judge on every set."""
     from generation.client import Client
@@ -245,14 +198,16 @@ async def measure(config: AgreementConfig, out: Path | None, max_cost: float | N
         for data in config.data:
             name = data.name or Path(data.path).name.split(".")[0]
             items = read_gold(Path(data.path), data.limit)
-            for judge in config.judges:
-                unread: list[Unread] = []
-                judged = baseline(judge.baseline, items, config.seed) if judge.baseline else await ask_judge(client, judge, items, unread)
-                lines += report(judge.name, name, judged, config)
-                annotators += [{"judge": judge.name, "data": name, **line} for line in annotator_agreement(judged)]
-                failures += [{"judge": judge.name, "data": name, **u._asdict()} for u in unread]
+            results: list[tuple[str, list[Judgement], list[dict[str, Any]]]] = [
+                (str(b), baseline(b, items, config.seed), []) for b in config.baselines
+            ]
+            results += [(j.called, *await ask_judge(client, j, items, config.seed)) for j in config.judges]
+            for judge, judged, unread in results:
+                lines += report(judge, name, judged, config)
+                annotators += [{"judge": judge, "data": name, **line} for line in annotator_agreement(judged)]
+                failures += [{"judge": judge, "data": name, **u} for u in unread]
                 kept += [
-                    {"judge": judge.name, "data": name, "item": j.item.id, "human": j.item.human, "scores": j.scores, "shown": j.shown}
+                    {"judge": judge, "data": name, "item": j.item.id, "human": j.item.human, "scores": j.scores, "shown": j.shown}
                     for j in judged
                 ]
         cost = client.meter.table()
@@ -284,13 +239,14 @@ SHOWN = (
 def main(args: argparse.Namespace) -> int:
     """Measure and tell."""
     config = load(AgreementConfig, args.config, args.settings)
+    config.check()
     if args.dry_run:
         plan = []
         for data in config.data:
             items = read_gold(Path(data.path), data.limit)
             for judge in config.judges:
-                calls = 0 if judge.baseline else sum(calls_of(judge, len(i.answers)) for i in items)
-                plan.append({"data": data.name or data.path, "judge": judge.name, "items": len(items), "calls": calls})
+                calls = sum(calls_of(judge, len(i.answers)) for i in items)
+                plan.append({"data": data.name or data.path, "judge": judge.called, "items": len(items), "calls": calls})
         emit(plan) if args.json else print(table(plan))
         return 0
     result = asyncio.run(measure(config, args.out, args.max_cost))
@@ -313,10 +269,13 @@ def main(args: argparse.Namespace) -> int:
 
 
 def calls_of(judge: JudgeConfig, answers: int) -> int:
-    """How many calls an item of so many answers takes."""
-    if judge.form == "pairwise":
-        return answers * (answers - 1) // 2 * (2 if judge.swap else 1)
-    return answers * judge.samples
+    """How many calls an item of so many answers takes; repairs of unreadable replies come on top."""
+    if judge.mode == "reward":
+        return 0
+    if judge.mode in ("pairwise", "strength"):
+        kinds = 1 if judge.mode == "pairwise" else len(judge.rated)
+        return answers * (answers - 1) // 2 * (2 if judge.swap else 1) * kinds * judge.samples
+    return (answers if judge.mode == "additive" else len(judge.rated)) * judge.samples
 
 
 if __name__ == "__main__":

@@ -34,31 +34,19 @@ class Judgement(NamedTuple):
 
     Attributes:
         scores: one for each answer in the item's order, higher is better; None when there is no usable verdict.
-        shown: for each time a pair was shown: did the answer shown first win (1.0), lose (0.0), tie (0.5), or None; the first entry is
-            the item's own order, the second the swapped one.
+        shown: for each call that showed two answers: did the one shown first win (1.0), lose (0.0), tie (0.5), or None.
+        flipped: for a pair asked in both orders: did another answer win when the order changed; None when not asked, or not read.
     """
 
     item: Item
     scores: tuple[float, ...] | None
     shown: tuple[float | None, ...] = ()
+    flipped: bool | None = None
 
 
 def verdict(scores: tuple[float, ...]) -> float:
     """A pair's scores as: 1.0 the first is better, 0.0 the second, 0.5 a tie."""
     return 0.5 if scores[0] == scores[1] else float(scores[0] > scores[1])
-
-
-def combine(shown: tuple[float | None, ...]) -> tuple[float, float] | None:
-    """The verdict of a pair shown once, or in both orders: then a winner only where both agree, otherwise a tie.
-
-    Missing in one order is missing: half a measurement would carry the position bias that the swap is there to remove.
-    """
-    if not shown or any(s is None for s in shown):
-        return None
-    first = float(shown[0])  # type: ignore[arg-type]
-    if len(shown) == 2 and first != 1 - shown[1]:  # type: ignore[operator]
-        return (0.5, 0.5)
-    return (first, 1 - first)
 
 
 def figures(judgements: list[Judgement], seed: int = 1, draws: int = 1000) -> dict[str, Estimate]:
@@ -91,7 +79,6 @@ def figures(judgements: list[Judgement], seed: int = 1, draws: int = 1000) -> di
     pairs = [(item, human, scores) for item, human, scores in labelled if len(human) == 2]
     many = [(human, scores) for _, human, scores in labelled if len(human) > 2]
     five = [(float(h == max(human)), i.id) for i, human, scores in labelled for h, s in zip(human, scores, strict=True) if s == 5]
-    both = [j.shown for j in judgements if len(j.shown) == 2 and None not in j.shown]
     return {
         "accuracy": estimate("accuracy", agree, group),
         "exact": estimate("exact", [float(_order(h) == _order(s)) for _, h, s in labelled]),
@@ -100,7 +87,7 @@ def figures(judgements: list[Judgement], seed: int = 1, draws: int = 1000) -> di
         "kendall": estimate("kendall", [kendall(h, s) for h, s in many]),
         "five_best": estimate("five_best", [f for f, _ in five], [g for _, g in five]),
         "first": estimate("first", [NAN if s is None or s == 0.5 else s for j in judgements for s in j.shown]),
-        "flips": estimate("flips", [float(a != 1 - b) for a, b in both]),  # type: ignore[operator]
+        "flips": estimate("flips", [float(j.flipped) for j in judgements if j.flipped is not None]),
         "longer": estimate("longer", longer_judge, length_group),
         "humans_longer": estimate("humans_longer", longer_human, length_group),
         "when_longer": estimate("when_longer", when_longer, length_group),

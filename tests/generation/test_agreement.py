@@ -8,6 +8,7 @@ import re
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from fault_server import Faults, Running
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted import serve
@@ -17,9 +18,9 @@ from columnar.cli import parser, run
 from columnar.errors import InputError
 from columnar.load import load_source
 from generation import parse
-from generation.agreement import AgreementConfig, JudgeConfig, baseline, main
+from generation.agreement import baseline, main
 from generation.gold import Item, read_gold
-from generation.measure import Judgement, annotator_agreement, combine, figures
+from generation.measure import Judgement, annotator_agreement, figures
 from generation.statistics import bootstrap
 
 
@@ -87,7 +88,12 @@ def test_figures_on_a_case_by_hand() -> None:
     b = Item("b", "p", ("x", "yy"), (0.5, 0.5))
     c = Item("c", "p", ("one", "three", "fifteen"), (3.0, 2.0, 1.0))
     result = figures(
-        [Judgement(a, (0.0, 1.0), (0.0, 1.0)), Judgement(b, (0.5, 0.5), (1.0, 1.0)), Judgement(c, (5.0, 4.0, 4.0)), Judgement(a, None)]
+        [
+            Judgement(a, (0.0, 1.0), (0.0, 1.0), False),
+            Judgement(b, (0.5, 0.5), (1.0, 1.0), True),
+            Judgement(c, (5.0, 4.0, 4.0)),
+            Judgement(a, None),
+        ]
     )
     assert result["accuracy"].value == pytest.approx((0 + 1 + 1 + 0.5) / 4)  # a wrong; c: two right, one tie
     assert result["exact"].value == pytest.approx(1 / 3)
@@ -95,23 +101,6 @@ def test_figures_on_a_case_by_hand() -> None:
     assert result["flips"].value == 0.5 and result["first"].value == pytest.approx(0.75)
     assert result["longer"].value == 0.0 and result["humans_longer"].value == pytest.approx(1 / 4)
     assert result["when_longer"].value == 0.0 and result["when_shorter"].value == pytest.approx(2.5 / 3)
-
-
-@pytest.mark.parametrize(
-    ("shown", "expected"),
-    [
-        ((1.0, 0.0), (1.0, 0.0)),
-        ((0.0, 1.0), (0.0, 1.0)),
-        ((1.0, 1.0), (0.5, 0.5)),  # the first place won twice: no preference
-        ((1.0, 0.5), (0.5, 0.5)),
-        ((0.5, 0.5), (0.5, 0.5)),
-        ((1.0,), (1.0, 0.0)),
-        ((1.0, None), None),
-        ((), None),
-    ],
-)
-def test_two_orders(shown, expected) -> None:
-    assert combine(shown) == expected
 
 
 @given(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=40), st.integers(0, 5))
@@ -154,10 +143,10 @@ def test_a_judge_over_http(shared, tmp_path, capsys) -> None:
 
     with serve(judge) as server:
         data = [{"name": "llmbar", "path": str(shared / "preferences/llmbar.parquet"), "limit": 60}]
-        path = write_config(tmp_path, data, [{"name": "gpt", "model": "judge"}, {"name": "longest", "baseline": "longest"}], server)
+        path = write_config(tmp_path, data, [{"name": "gpt", "mode": "pairwise", "model": "judge"}], server, baselines=["longest"])
         assert command(path, "--out", tmp_path / "out", "--json") == 0
         calls = server.fake.calls["all"]
-        assert calls == 120
+        assert calls == 120 + 12  # an unreadable reply is asked for once more
         assert command(path, "--out", tmp_path / "out", "--json") == 0
         assert server.fake.calls["all"] == calls  # everything answered from the cache
     result = json.loads((tmp_path / "out/agreement.json").read_text())
@@ -166,27 +155,27 @@ def test_a_judge_over_http(shared, tmp_path, capsys) -> None:
     assert line["accuracy"]["value"] == pytest.approx((48 + 6 * 0.5) / 54)
     assert line["flips"]["value"] == pytest.approx(6 / 54)
     unread = [json.loads(x) for x in (tmp_path / "out/unread.jsonl").open()]
-    assert len(unread) == result["unread"] == 12 and all("unparsable" in u["reason"] and u["text"] for u in unread)
+    assert len(unread) == result["unread"] == 12 and all(u["outcome"] == "unparsable" and u["reply"] for u in unread)
     kept = [json.loads(x) for x in (tmp_path / "out/judgements.jsonl").open()]
     assert len(kept) == 120  # every item of both judges
     assert "12 replies gave no verdict" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("form", "samples", "calls"), [("additive", 2, 40), ("overall", 1, 20)])
-def test_rating_judges(shared, tmp_path, form, samples, calls) -> None:
-    def judge(body, prompt: str) -> str:
-        rating = min(5, len(prompt) % 7)
-        if form == "additive":
-            return f"It is fine.\nScore: {rating}"
-        return json.dumps({"answer_1": {"rationale": "r", "rating": max(1, rating)}})
-
-    with serve(judge) as server:
+@pytest.mark.parametrize(("mode", "samples", "calls"), [("additive", 2, 20), ("overall", 1, 10), ("aspects", 1, 40), ("strength", 1, 40)])
+def test_every_mode_of_judging(shared, tmp_path, mode, samples, calls) -> None:
+    """The server obeys each judge's schema at random: every reply is read, and the figures are those of chance."""
+    server = Running(Faults())
+    try:
         data = [{"name": "d", "path": str(shared / "preferences/llmbar.parquet"), "limit": 10}]
-        path = write_config(tmp_path, data, [{"name": "j", "model": "judge", "form": form, "samples": samples}], server)
+        path = write_config(tmp_path, data, [{"name": "j", "mode": mode, "model": "judge", "samples": samples}], server)
         assert command(path, "--out", tmp_path / "out") == 0
         assert server.fake.calls["all"] == calls
+        assert command(path, "--dry-run") == 0
+    finally:
+        server.close()
     kept = [json.loads(x) for x in (tmp_path / "out/judgements.jsonl").open()]
-    assert all(0 <= s <= 5 for k in kept for s in k["scores"])
+    assert len(kept) == 10 and all(len(k["scores"]) == 2 for k in kept)
+    assert {len(k["shown"]) for k in kept} == {{"additive": 0, "overall": 1, "aspects": 4, "strength": 2}[mode]}
 
 
 def test_pairs_of_a_dataset_directory_do_not_reward_a_place(tmp_path) -> None:
@@ -204,7 +193,9 @@ def test_pairs_of_a_dataset_directory_do_not_reward_a_place(tmp_path) -> None:
 def test_a_dry_run_counts_the_calls(shared, tmp_path, capsys) -> None:
     data = [{"path": str(shared / "preferences/llmbar.parquet")}]
     with serve(lambda body, prompt: "") as server:
-        assert command(write_config(tmp_path, data, [{"name": "j", "model": "judge"}], server), "--dry-run", "--json") == 0
+        assert (
+            command(write_config(tmp_path, data, [{"name": "j", "mode": "pairwise", "model": "judge"}], server), "--dry-run", "--json") == 0
+        )
         assert server.fake.calls["all"] == 0
     assert json.loads(capsys.readouterr().out)[0]["calls"] == 838
 
@@ -213,8 +204,9 @@ def test_a_dry_run_counts_the_calls(shared, tmp_path, capsys) -> None:
     ("judges", "said"),
     [
         ([{"name": "j", "model": "nobody"}], "no model is called 'nobody'"),
-        ([{"name": "j"}], "either a baseline or a model"),
-        ([{"name": "j", "baseline": "longer"}], "longest"),
+        ([{"name": "j"}], "model: missing"),
+        ([], "judges: empty"),
+        ([{"mode": "verifier"}], "ground truth"),
     ],
 )
 def test_bad_configs(tmp_path, capsys, judges, said) -> None:
@@ -228,9 +220,6 @@ def test_files_that_hold_no_judgements(shared, tmp_path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"input": "p", "output_1": "a", "output_2": "b", "label": 3}\n')
     with pytest.raises(InputError, match="label 3"):
         read_gold(tmp_path / "bad.jsonl")
-    assert AgreementConfig(data=[{"path": "p"}], judges=[{"name": "j", "baseline": "first"}]).judges == [
-        JudgeConfig(name="j", baseline="first")
-    ]
 
 
 # Recorded replies of real judges: every one must be read, and mean what its own project read in it.

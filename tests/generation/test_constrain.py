@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import re
 
 import pytest
+import yaml
 from scripted import counts_of, make, model, rejected_of, rows_of, serve, write_prompts
 
 from columnar.record import validate
@@ -145,3 +147,24 @@ def test_fields_are_filled_in_and_never_expanded_again() -> None:
     assert "a $5 keeper of ${persona}" in message["content"]
     with pytest.raises(KeyError):
         prompts.HARD_MATH.messages()
+
+
+def test_the_configs_in_the_docs_are_configs(root) -> None:
+    from generation.agreement import AgreementConfig
+    from generation.constrain import ConstrainConfig
+    from generation.dialogue import DialogueConfig
+    from generation.evolve import EvolveConfig
+    from generation.magpie import MagpieConfig
+    from generation.persona import PersonaConfig
+    from generation.self_instruct import SelfInstructConfig
+
+    models = {
+        "self_instruct": SelfInstructConfig, "persona": PersonaConfig, "constrain": ConstrainConfig, "evolve": EvolveConfig,
+        "dialogue": DialogueConfig, "magpie": MagpieConfig, "agreement": AgreementConfig,
+    }  # fmt: skip
+    found = []
+    for page in ("prompts", "agreement"):
+        for block in re.findall(r"```yaml\n# (\w+)\.yaml\n(.*?)```", (root / f"docs/{page}.md").read_text(encoding="utf-8"), re.DOTALL):
+            models[block[0]].model_validate(yaml.safe_load(block[1])).check()
+            found.append(block[0])
+    assert sorted(found) == sorted(models)
