@@ -23,6 +23,7 @@ from columnar.view import connect
 from curation.mix import MixConfig, MixSource, draw, split_validation
 from curation.rules import Rule, judge, rules_for
 
+MEMORY = "600MB"  # what DuckDB may hold while rules are judged; beyond that it spills to disk
 TRAIN, VALIDATION = 1, 2
 SPLITS = {TRAIN: "train", VALIDATION: "validation"}
 ROWS = {
@@ -107,7 +108,7 @@ def judge_sources(config: MixConfig, sources: list[Loaded]) -> Decisions:
     for number, source in enumerate(sources):
         rules = rules_for(config, source.config)
         keys = pl.concat([*_keys(config, source.dataset), pl.DataFrame(schema={c: ROWS[c] for c in ("id", "prompt", "key")})])
-        connection = connect([source.dataset.path])
+        connection = connect([source.dataset.path], memory=MEMORY)
         try:
             columns = f"('0x' || id)::UBIGINT AS id, n_chars, n_tokens, n_turns, {_score(config)} AS score"
             judged = judge(connection, config.kind, rules, columns, source.name)

@@ -22,7 +22,7 @@ from columnar.errors import StoreError
 from columnar.files import SourceFile, SourceSpec, resolve
 from columnar.flags import read_flags
 from columnar.load import load_source, source_key
-from columnar.store import annotate, open_dataset, sidecar_key, stage_key, write_manifest
+from columnar.store import open_dataset, sidecar_key, stage_key, write_manifest
 from curation import signals as signal_stage
 from curation.card import card
 from curation.decide import Loaded, cached_path, draw_rows, drop_contaminated, drop_flagged, judge_sources
@@ -156,18 +156,8 @@ def build(job: Job) -> tuple[dict[str, Any], bool]:
     started = time.time()
     check_output(job)
     loaded = [_load(job, order, source) for order, source in job.sources]
-    measured = job.config.signals.resolved(job.root)
     for source in loaded:
-        with cli.Progress(f"signals {source.name}", source.dataset.rows) as bar:
-            annotate(
-                source.dataset,
-                "signals",
-                signal_stage.VERSION,
-                measured,
-                lambda batch: signal_stage.signals(batch, **measured),
-                signal_stage.READS,
-                on_batch=bar.add,
-            )
+        signal_stage.measure(source.dataset, job.config.signals, job.root)
     scan = scan_sources(job.config.decontam, job.base, loaded, job.cache) if job.config.decontam else None
     against = references(job.config.dedup, job.root) if job.config.dedup else []
     wanted = [f for f in read_flags(job.out) if f["flag"] in job.config.exclude_flags]

@@ -1,11 +1,15 @@
 """Cheap measurements of every row: rows -> `cols/signals.parquet`, one line a row. Nothing is dropped here; rules are applied later.
 
+    python -m curation.signals DIR...        measures dataset directories; build_mix does so for its sources by itself
+
 A pure function of a batch (`signals`), so that it runs the same in a thread pool or on a cluster. `SIGNALS` says what each column means.
 Judged text: the assistant's turns (messages), the chosen answer (pair), all answers (candidates); a prompt has none.
 """
 
 from __future__ import annotations
 
+import sys
+from argparse import Namespace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,9 +17,10 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
+from columnar import cli
 from columnar.config import Config
 from columnar.errors import ConfigError
-from columnar.store import file_sha256
+from columnar.store import Dataset, annotate, file_sha256, open_dataset
 from columnar.turns import turns
 from curation import patterns
 
@@ -69,6 +74,17 @@ class SignalsConfig(Config):
         if not path.is_file():
             raise ConfigError(f"signals.tokenizer: {path}: no such file", "give a tokenizer.json, or a folder that holds one")
         return {"tokenizer": str(path), "sha256": file_sha256(path), "language": self.language}
+
+
+def measure(dataset: Dataset, config: SignalsConfig, root: Path) -> bool:
+    """Write the signals of a dataset beside it; False when they are there already.
+
+    Args:
+        root: where a relative tokenizer path starts.
+    """
+    settings = config.resolved(root)
+    with cli.Progress(f"signals {dataset.manifest['identity']['name']}", dataset.rows) as bar:
+        return annotate(dataset, "signals", VERSION, settings, lambda batch: signals(batch, **settings), READS, on_batch=bar.add)
 
 
 def signals(batch: pa.RecordBatch, tokenizer: str | None = None, language: bool = True, sha256: str | None = None) -> pa.RecordBatch:
@@ -236,3 +252,20 @@ def _empty() -> pa.RecordBatch:
 
     probe = to_batch([{"kind": "prompt", "prompt": [{"role": "user", "content": "x"}]}], SCHEMA)
     return signals(probe, language=False).slice(0, 0)
+
+
+def main(args: Namespace) -> int:
+    """Run the command."""
+    config = SignalsConfig(tokenizer=args.tokenizer, language=not args.no_language)
+    for path in args.datasets:
+        fresh = measure(open_dataset(path), config, Path())
+        cli.say(f"{path}: {'measured: cols/signals.parquet' if fresh else 'nothing changed, nothing done'}")
+    return 0
+
+
+if __name__ == "__main__":
+    made = cli.parser("curation.signals", __doc__)
+    made.add_argument("datasets", nargs="+", type=Path, metavar="DIR", help="dataset directories")
+    made.add_argument("--tokenizer", help="a tokenizer.json, or a folder that holds one (default: estimate tokens)")
+    made.add_argument("--no-language", action="store_true", help="leave the language out (it takes half the time)")
+    sys.exit(cli.run(main, made))
