@@ -93,7 +93,7 @@ def _candidate(item: Any, path: str) -> dict[str, Any]:
         candidate["score"] = float(item[score])
         used.append(score)
     elif isinstance(item.get("rank"), int | float):
-        candidate["score"] = -float(item["rank"])
+        candidate["score"] = 0.0 - item["rank"]
     ratings = aspects(item.get("annotations"))
     if ratings:
         candidate["ratings"] = ratings
@@ -147,7 +147,7 @@ def _ranked_match(fields: set[str], samples: list[Record]) -> str | None:
 
 def _ranked(record: Record) -> list[Draft]:
     prompt, used = _prompt(record)
-    candidates = [_candidate(item, f"output[{i}]") | {"score": -float(i)} for i, item in enumerate(listed(record, "output"))]
+    candidates = [_candidate(item, f"output[{i}]") | {"score": float(-i)} for i, item in enumerate(listed(record, "output"))]
     return [{"kind": "candidates", "prompt": prompt, "candidates": candidates, "meta": rest(record, "output", *used)}]
 
 
@@ -196,14 +196,15 @@ def _output_match(fields: set[str], _: list[Record]) -> str | None:
 
 def _output(record: Record) -> list[Draft]:
     if "output_cand" in record:
+        by = "model" if isinstance(record.get("model"), str) else "generator_cand"
         ratings = aspects(record.get("parsed_result"))
         candidate = {
             "content": text(record, "output_cand"),
-            "model": optional(record, "generator_cand") or None,
+            "model": optional(record, by) or None,
             "ratings": ratings or None,
         }
         candidate["score"] = ratings[0]["rating"] if len(ratings) == 1 else None
-        prompt, used = asked(text(record, "input")), ["input", "output_cand", "generator_cand"]
+        prompt, used = asked(text(record, "input")), ["input", "output_cand", by]
     else:
         prompt, used = _prompt(record)
         answer, model = first_of(record, ANSWERS) or "output", first_of(record, ("generator", "model"))

@@ -99,14 +99,22 @@ def convert(item: Any, path: str) -> tuple[dict[str, Any], Record]:
 
 
 def calls_of(content: str, path: str) -> str:
-    """The text of a `function_call` turn as our `tool_calls`: the list of calls, each kept as the very text it was.
+    """The JSON text of a call, or of a list of calls, as our `tool_calls`; a bare {name, arguments} becomes a `function` of that text.
 
-    Argument text is not re-encoded: a model is trained on the bytes the source holds.
+    The calls' own text is not re-encoded: a model is trained on the bytes the source holds.
     """
-    value = decoded(content)
-    if isinstance(value, str):
-        raise Bad(path, describe(content), "the JSON of a tool call")
-    return content if isinstance(value, list) else f"[{content}]"
+    try:
+        many = content.lstrip()[:1] == "["
+        calls = [bytes(call) for call in msgspec.json.decode(content, type=list[msgspec.Raw])] if many else [content.encode()]
+        made = [_call(call) for call in calls]
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        raise Bad(path, describe(content), "the JSON of a tool call") from None
+    return "[" + ", ".join(made) + "]"
+
+
+def _call(raw: bytes) -> str:
+    call, text = msgspec.json.decode(raw), raw.decode().strip()
+    return f'{{"type": "function", "function": {text}}}' if isinstance(call, dict) and "name" in call and "function" not in call else text
 
 
 def _parts(parts: list[Any], path: str, message: dict[str, Any], left: Record) -> str | None:
@@ -128,9 +136,7 @@ def _parts(parts: list[Any], path: str, message: dict[str, Any], left: Record) -
         elif kind in ("reasoning", "thinking") and value is not None:
             thoughts.append(value)
         elif kind in ("tool_call", "tool_calls", "function_call"):
-            given = value if value is not None else _json(rest(part, "type"))
-            listed = given.lstrip().startswith("[")
-            calls.append(given.strip()[1:-1] if listed else given)
+            calls.append(calls_of(value if value is not None else _json(rest(part, "type")), f"{path}[{i}]")[1:-1])
         else:
             others.append(part)
     if thoughts:

@@ -90,8 +90,8 @@ def _ranked(node: Node, before: list[dict[str, Any]], path: str) -> Iterator[Dra
             "prompt": thread,
             "chosen": [_message(best, f"{path}.replies[{best_at}]")],
             "rejected": [_message(worst, f"{path}.replies[{worst_at}]")],
-            "chosen_score": -(_rank(best) or 0.0),
-            "rejected_score": -(_rank(worst) or 0.0),
+            "chosen_score": 0.0 - (_rank(best) or 0.0),
+            "rejected_score": 0.0 - (_rank(worst) or 0.0),
         }
     for at, reply in replies:
         yield from _ranked(reply, thread, f"{path}.replies[{at}]")

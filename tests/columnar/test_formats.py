@@ -75,7 +75,7 @@ def test_tool_calls_keep_the_very_text_of_their_arguments() -> None:
     turns = [("human", "go"), ("function_call", call), ("observation", '{"ok": true}'), ("gpt", "done")]
     row = one({"conversations": [{"from": who, "value": said} for who, said in turns], "tools": '[{"name": "f"}]'})
     assert [m["role"] for m in row["messages"]] == ["user", "assistant", "tool", "assistant"]
-    assert row["messages"][1] == {"role": "assistant", "content": None, "tool_calls": f"[{call}]"}
+    assert row["messages"][1] == {"role": "assistant", "content": None, "tool_calls": f'[{{"type": "function", "function": {call}}}]'}
     assert row["tools"] == '[{"name": "f"}]'
 
 

@@ -113,5 +113,5 @@ def test_tool_calls_and_thoughts_are_kept_apart_from_the_answer(shared: Path) ->
     assert sum(bool(m.get("thinking")) for m in messages) > 50
     calls = [json.loads(m["tool_calls"]) for m in messages if m.get("tool_calls")]
     assert calls
-    assert all("name" in call for call in calls[0])
+    assert all("name" in call["function"] for call in calls[0])
     assert all(json.loads(row["tools"]) for row in rows if row["tools"])
