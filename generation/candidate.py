@@ -27,8 +27,8 @@ SPARE = 8  # items begun even when fewer rows are missing
 class Until(Config):
     """Make candidates until so many rows are kept, but never more candidates than the budget."""
 
-    rows: int | None = None
-    candidates: int | None = None
+    rows: int | None = Field(default=None, ge=1)
+    candidates: int | None = Field(default=None, ge=1)
 
 
 class MakerConfig(Config):
@@ -109,7 +109,7 @@ class Job(NamedTuple):
         Raises:
             Dropped: there is no complete answer; the reason is the reply's outcome.
         """
-        return await self.say(prompt.messages(**fields), prompt.name, sample, model, {**(params or {})})
+        return await self.say(prompt.messages(**fields), prompt.name, sample, model, params)
 
     async def say(
         self, messages: list[dict[str, Any]], tag: str, sample: int = 0, model: str = "", params: dict[str, Any] | None = None
@@ -135,7 +135,6 @@ def made_row(
     license: str | None,
     used: Iterable[prompts.Prompt],
     meta: dict[str, Any],
-    model: str = "",
 ) -> dict[str, Any]:
     """A row of what was made, with all that a later reader needs to know how.
 
@@ -143,7 +142,7 @@ def made_row(
         Dropped: what the model wrote does not make a valid row (reason `invalid`).
     """
     config: MakerConfig = job.config
-    writer = next((m for m in config.models if m.name == (model or config.writer)), None)
+    writer = next((m for m in config.models if m.name == config.writer), None)
     about = {
         "model": writer.served if writer else None,
         "revision": writer.revision if writer else None,

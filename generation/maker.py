@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from columnar import store
 from columnar.cli import Progress, emit, parser, say, table
 from columnar.config import load
-from columnar.errors import CaravanError, StoreError
+from columnar.errors import CaravanError, ConfigError, StoreError
 from columnar.record import schema_of, to_batch
 from generation import prompts
 from generation.candidate import Candidate, Job, MakerConfig, Step
@@ -57,6 +57,7 @@ def arguments(maker: Maker) -> argparse.ArgumentParser:
     made.add_argument("--dry-run", action="store_true", help="show what would be asked and what it would cost, and do nothing")
     made.add_argument("--max-cost", type=float, metavar="DOLLARS", help="stop asking before this is exceeded")
     made.add_argument("--cache", type=Path, metavar="FILE", help="the cache of replies (default: DIR/replies.sqlite); runs may share one")
+    made.add_argument("--retry-failed", action="store_true", help="ask again what failed before, also what a server called invalid")
     made.add_argument("--force", action="store_true", help="make again even if nothing changed, or over another dataset")
     return made
 
@@ -87,11 +88,13 @@ async def make(maker: Maker, config: MakerConfig, args: argparse.Namespace) -> i
     started, out = time.time(), args.out
     inputs = maker.inputs(config, out)
     key = stage_key(maker, config, inputs)
+    if out.resolve() in [Path(source["uri"]).resolve() for source in inputs]:
+        raise ConfigError(f"--out {out}: this is what the config reads from, and it would be overwritten", "give another --out")
     known = store.open_dataset(out).manifest["identity"] if (out / "manifest.json").is_file() else None
     if known and not args.force:
         if known.get("stage", {}).get("name") != maker.name:
             raise StoreError(f"{out}: holds another dataset ({known.get('name')})", "give another --out, or --force to replace it")
-        if known.get("key") == key and not known["counts"].get("stopped"):
+        if known.get("key") == key and not known["counts"].get("stopped") and not args.retry_failed:
             say(f"{out}: up to date, nothing to do ({known['rows']:,} rows)")
             if args.json:
                 emit(known["counts"])
@@ -99,7 +102,8 @@ async def make(maker: Maker, config: MakerConfig, args: argparse.Namespace) -> i
     (out / "manifest.json").unlink(missing_ok=True)
     for part in ("rows", "cols", "hits"):
         shutil.rmtree(out / part, ignore_errors=True)
-    async with Client(config.models, args.cache or out / "replies.sqlite", max_cost=args.max_cost) as client:
+    cache = args.cache or out / "replies.sqlite"
+    async with Client(config.models, cache, max_cost=args.max_cost, retry_failed=args.retry_failed) as client:
         job = Job(config, client, out)
         counts, writer = await write_candidates(maker, job)
         counts["stopped"] = client.stopped

@@ -162,7 +162,7 @@ def persona_field(record: dict[str, Any], path: str) -> str:
         InputError: none, or several.
     """
     named = [f for f in record if "persona" in str(f).lower()]
-    exact = [f for f in named if str(f).lower() in ("persona", "input persona", "persona_text", "description")]
+    exact = [f for f in named if str(f).lower() in ("persona", "input persona", "persona_text")]
     chosen = exact or named
     if len(chosen) != 1:
         found = (

@@ -134,3 +134,42 @@ def test_bad_weights(tmp_path, capsys) -> None:
     with serve(teacher) as server:
         assert make(MAKER, config_of(server, path, weights={"deeper": 1}), tmp_path / "out") == 2
     assert "'deeper'" in capsys.readouterr().err
+
+
+def test_what_it_reads_is_never_overwritten(tmp_path, capsys) -> None:
+    path = write_prompts(tmp_path / "p.jsonl", ["Tell me about the sea"])
+    with serve(teacher) as server:
+        assert make(MAKER, config_of(server, path), tmp_path / "out") == 0
+        before = content_of(tmp_path / "out")
+        again = {**config_of(server, path), "prompts": {"path": str(tmp_path / "out")}}
+        assert make(MAKER, again, tmp_path / "out", "--force") == 2
+        assert "would be overwritten" in capsys.readouterr().err
+        assert make(MAKER, again, tmp_path / "further") == 0  # evolved further, from there
+        assert make(MAKER, again, tmp_path / "out/inputs/p") == 1  # holds a loaded dataset
+        assert "holds another dataset" in capsys.readouterr().err
+    assert content_of(tmp_path / "out") == before
+    assert json.loads(rows_of(tmp_path / "further")[0]["meta"])["depth"] == 1
+
+
+def test_what_failed_can_be_asked_again(tmp_path) -> None:
+    path = write_prompts(tmp_path / "p.jsonl", [f"Tell me about number {i}" for i in range(10)])
+    with serve(teacher, shares={"poison": 0.3}) as server:
+        assert make(MAKER, config_of(server, path), tmp_path / "out") == 0
+        failed = counts_of(tmp_path / "out")["rejected"]["failed"]
+        calls = server.fake.calls["all"]
+        server.fake.faults.shares.clear()  # the server is mended
+        assert make(MAKER, config_of(server, path), tmp_path / "out") == 0
+        assert server.fake.calls["all"] == calls and failed > 0
+        assert make(MAKER, config_of(server, path), tmp_path / "out", "--retry-failed") == 0
+    assert counts_of(tmp_path / "out") == {"candidates": 30, "rows": 30, "rejected": {}, "stopped": ""}
+
+
+def test_a_server_without_schemas_is_read_strictly(tmp_path) -> None:
+    path = write_prompts(tmp_path / "p.jsonl", ["Tell me about the sea", "Tell me about [echo]"])
+    with serve(teacher) as server:
+        server.fake.keep_bodies = True
+        config = config_of(server, path)
+        config["models"][0]["structured"] = False
+        assert make(MAKER, config, tmp_path / "out") == 0
+        assert not any("structured_outputs" in b or "response_format" in b for b in server.fake.bodies)
+    assert counts_of(tmp_path / "out")["rejected"] == {"no_gain": 3}
