@@ -19,7 +19,8 @@ SUBJECTS = ["rivers", "bicycles", "bread", "radio", "chess", "bridges", "weather
 
 
 def prompt(i: int) -> str:
-    return f"Explain to a reader of age {8 + i % 70} how {SUBJECTS[i % 13]} relate to {SUBJECTS[i // 13 % 13]}, in under {50 + i % 250} words (case {i})."
+    what = f"how {SUBJECTS[i % 13]} relate to {SUBJECTS[i // 13 % 13]}"
+    return f"Explain to a reader of age {8 + i % 70} {what}, in under {50 + i % 250} words (case {i})."
 
 
 def judge_prompt(instruction: str, answers: list[str]) -> str:
@@ -49,7 +50,7 @@ def caravan(args: argparse.Namespace) -> None:
                     outcomes[reply.outcome] = outcomes.get(reply.outcome, 0) + 1
             return outcomes
 
-        import generation.server  # noqa: F401  # the work is timed, not the import
+        import generation.server  # the work is timed, not the import
 
         start = time.perf_counter()
         outcomes = asyncio.run(go())
@@ -191,7 +192,7 @@ def data_designer(args: argparse.Namespace) -> None:
             "required": ["rationale", "rating"],
         }
         names = [f"answer_{i}" for i in range(1, 5)]
-        schema = {"type": "object", "properties": {name: entry for name in names}, "required": names}
+        schema = {"type": "object", "properties": dict.fromkeys(names, entry), "required": names}
         text = judge_prompt("{{ instruction }}", [f"{{{{ g_{m} }}}}" for m in "abcd"])
         for k in range(4 if args.task == "judge4" else 1):
             builder.add_column(

@@ -121,10 +121,11 @@ def _blocks(text: str) -> list[dict[str, Any]]:
     """Blocks that begin with the name of their answer and hold `Rating:` and `Rationale:` lines."""
     out = []
     labels = list(_LABEL.finditer(text))
-    for label, following in zip(labels, [*labels[1:], None], strict=True):
+    ends = [following.start() for following in labels[1:]] + [len(text)]
+    for label, end in zip(labels, ends, strict=False):
         entry: dict[str, Any] = {"answer": int(label[1])}
         field = ""
-        for line in text[label.end() : following.start() if following else len(text)].splitlines():
+        for line in text[label.end() : end].splitlines():
             match = _FIELD.match(line)
             if match:
                 field = "rating" if match[1].lower() in ("rating", "score") else "rationale"
