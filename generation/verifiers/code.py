@@ -30,6 +30,7 @@ def verify(completion: str, truth: dict[str, Any]) -> Part:
         ValueError: the ground truth has none of the three forms, or no tests.
         SandboxError: this machine cannot lock code in.
     """
+    truth = _published(truth)
     limits = Limits(seconds=min(float(truth.get("seconds") or 10.0), MAX_SECONDS), memory=int(truth.get("memory") or 2 << 30))
     form = truth.get("form")
     if form == "humaneval":
@@ -39,6 +40,23 @@ def verify(completion: str, truth: dict[str, Any]) -> Part:
     if form == "stdio":
         return _stdio(completion, truth, limits)
     raise ValueError(f"form {form!r}: expected humaneval, mbpp or stdio")
+
+
+def _published(truth: dict[str, Any]) -> dict[str, Any]:
+    """The published RLVR shape (a list of asserts, or of {input, output}) in ours."""
+    if "form" in truth:
+        return truth
+    items = truth.get("items")
+    if isinstance(truth.get("answer"), str):
+        try:
+            items = ast.literal_eval(truth["answer"])
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            items = None
+    if isinstance(items, list) and items and all(isinstance(item, str) for item in items):
+        return {"form": "mbpp", "tests": items}
+    if isinstance(items, list) and items and all(isinstance(item, dict) and {"input", "output"} <= set(item) for item in items):
+        return {"form": "stdio", "cases": items}
+    return truth
 
 
 def extract(completion: str, name: str = "") -> tuple[str, str]:

@@ -63,6 +63,20 @@ VERIFIERS: dict[str, Verifier] = {
 }
 
 
+# what published data sets write in `dataset` or `data_source`, in small letters as the loader does
+PUBLISHED = {
+    "openai/gsm8k": "gsm8k",
+    "strict_math": "math",
+    "lighteval/math": "math",
+    "digitallearninggmbh/math-lighteval": "math",
+    "ifeval_old": "ifeval",
+    "string_matcher": "exact",
+    "flan": "exact",
+    "string_f1": "f1",
+    "code_stdio": "code",
+}
+
+
 class Task(NamedTuple):
     """One verifier of a row, resolved."""
 
@@ -96,7 +110,7 @@ def _named(text: str, own: tuple[str, ...]) -> tuple[tuple[str, float, Any], ...
         raise ConfigError(f"verifier {text[:80]!r}: expected a name, or a JSON list of {{name, weight, ground_truth}}")
     out = []
     for item in items:
-        name, weight = item["name"], item.get("weight", 1.0)
+        name, weight = PUBLISHED.get(item["name"], item["name"]), item.get("weight", 1.0)
         if name not in VERIFIERS and name not in own:
             close = difflib.get_close_matches(name, [*VERIFIERS, *own], 1)
             raise ConfigError(

@@ -20,12 +20,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from generation.verifiers.verdict import Part, failed
 
 MEMORY = 6 << 30  # bytes of address space that a built-in verifier may use
+AHEAD = 4  # requests sent before their turn; small enough that pipes never fill both ways
 START = 30.0  # seconds a fresh worker may take for its imports, on top of the first request's own time
 
 
@@ -46,17 +48,25 @@ class Worker:
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         )
-        self.buffer = b""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        os.set_blocking(self.process.stdin.fileno(), False)
+        self.inbox, self.outbox = b"", bytearray()
         self.fresh = True
 
     def send(self, request: dict[str, Any]) -> None:
-        """Hand over a request."""
+        """Hand over a request; what the pipe does not take yet goes out during `receive`, so that a hanging worker blocks nobody."""
+        self.outbox += json.dumps(request).encode() + b"\n"
+        self._write()
+
+    def _write(self) -> None:
         assert self.process.stdin is not None
         try:
-            self.process.stdin.write(json.dumps(request).encode() + b"\n")
-            self.process.stdin.flush()
+            while self.outbox:
+                del self.outbox[: os.write(self.process.stdin.fileno(), self.outbox[: 1 << 16])]
+        except BlockingIOError:
+            pass
         except BrokenPipeError:
-            pass  # receive() finds out how it ended
+            self.outbox.clear()  # receive() finds out how it ended
 
     def receive(self, timeout: float) -> Part:
         """The next answer.
@@ -64,21 +74,26 @@ class Worker:
         Raises:
             Lost: none within `timeout` seconds, or the process ended.
         """
-        assert self.process.stdout is not None
-        descriptor = self.process.stdout.fileno()
+        assert self.process.stdin is not None and self.process.stdout is not None
+        read = self.process.stdout.fileno()
         deadline = time.monotonic() + timeout + (START if self.fresh else 0)
-        while b"\n" not in self.buffer:
+        while b"\n" not in self.inbox:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+            ready = select.select([read], [self.process.stdin] if self.outbox else [], [], max(0.0, left))
+            if left <= 0 or not (ready[0] or ready[1]):
                 self.kill()
                 raise Lost(f"timed out after {timeout:g} s")
-            chunk = os.read(descriptor, 1 << 16)
+            if ready[1]:
+                self._write()
+            if not ready[0]:
+                continue
+            chunk = os.read(read, 1 << 16)
             if not chunk:
                 code = self.process.wait()
                 self.kill()
                 raise Lost(f"crashed ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})")
-            self.buffer += chunk
-        line, self.buffer = self.buffer.split(b"\n", 1)
+            self.inbox += chunk
+        line, self.inbox = self.inbox.split(b"\n", 1)
         self.fresh = False
         return Part.from_json(json.loads(line))
 
@@ -97,10 +112,7 @@ _idle: queue.LifoQueue[Worker] = queue.LifoQueue()
 
 def call(request: dict[str, Any], timeout: float) -> Part:
     """One request in a worker; safe from several threads, each of which gets a worker of its own."""
-    try:
-        worker = _idle.get_nowait()
-    except queue.Empty:
-        worker = Worker()
+    worker = _take()
     try:
         worker.send(request)
         part = worker.receive(timeout)
@@ -117,14 +129,14 @@ def stream(requests: Iterable[tuple[dict[str, Any], float]]) -> Iterator[Part]:
     """Many requests with their time-outs through one worker, a few ahead of the answers; the order is kept."""
     waiting: list[tuple[dict[str, Any], float]] = []
     source = iter(requests)
-    worker = Worker()
+    worker = _take()
     try:
         while True:
-            while len(waiting) < 8 and (item := next(source, None)) is not None:
+            while len(waiting) < AHEAD and (item := next(source, None)) is not None:
                 waiting.append(item)
                 worker.send(item[0])
             if not waiting:
-                return
+                break
             try:
                 part = worker.receive(waiting[0][1])
             except Lost as lost:
@@ -134,8 +146,26 @@ def stream(requests: Iterable[tuple[dict[str, Any], float]]) -> Iterator[Part]:
                     worker.send(request)
             waiting.pop(0)
             yield part
-    finally:
+    except BaseException:
         worker.kill()
+        raise
+    _idle.put(worker)
+
+
+def run_all(requests: list[tuple[dict[str, Any], float]], processes: int, chunk: int = 64) -> Iterator[Part]:
+    """Every request, on so many worker processes, in the order given."""
+    chunks = [requests[i : i + chunk] for i in range(0, len(requests), chunk)]
+    with ThreadPoolExecutor(max(1, processes)) as threads:
+        for parts in threads.map(lambda part: list(stream(part)), chunks):
+            yield from parts
+
+
+def _take() -> Worker:
+    """An idle worker, or a new one."""
+    try:
+        return _idle.get_nowait()
+    except queue.Empty:
+        return Worker()
 
 
 def _end_idle() -> None:

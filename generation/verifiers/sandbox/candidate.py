@@ -36,7 +36,7 @@ def perform(request, scope):
     if what == "len":
         return len(target)
     if what == "list":
-        return list(itertools.islice(iter(target), MAX_ITEMS))  # noqa: F821
+        return list(itertools.islice(iter(target), MAX_ITEMS + 1))  # noqa: F821
     if what == "str":
         return str(target)
     if what == "take":

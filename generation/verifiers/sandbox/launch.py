@@ -97,7 +97,8 @@ def require() -> bool:
     if kind == "none" and os.environ.get("CARAVAN_WEAK_SANDBOX") != "1":
         raise SandboxError(
             "this machine can enforce neither namespaces nor Landlock with seccomp, so untrusted code is not run; "
-            "use Linux 5.13 or newer (in Docker: --security-opt seccomp=unconfined), or set CARAVAN_WEAK_SANDBOX=1 inside a throw-away machine"
+            "use Linux 5.13 or newer (in Docker: --security-opt seccomp=unconfined), "
+            "or set CARAVAN_WEAK_SANDBOX=1 inside a throw-away machine"
         )
     return kind == "namespaces"
 

@@ -11,8 +11,8 @@ import os
 import select
 import time
 
-MAX_MESSAGE = 8 << 20
-MAX_ITEMS = 200_000
+MAX_MESSAGE = 32 << 20
+MAX_ITEMS = 2_000_000
 TYPES = (int, float, str, bool, bytes, list, tuple, dict, set, frozenset, complex, object, type(None))
 
 
@@ -48,6 +48,14 @@ class Wire:
         return json.loads(line)
 
 
+def sized(items):
+    """The items as a list; ValueError when there are too many to hand over."""
+    items = list(items)
+    if len(items) > MAX_ITEMS:
+        raise ValueError("value too large to hand over")
+    return items
+
+
 def encode(value, handle, depth=0):
     """A value as JSON; `handle(value)` gives the JSON of what is not plain."""
     kind = type(value)
@@ -71,12 +79,12 @@ def encode(value, handle, depth=0):
         return {"r": [value.start, value.stop, value.step]}
     for tag, cls in (("l", list), ("t", tuple), ("s", set), ("fs", frozenset)):
         if isinstance(value, cls):
-            return {tag: [encode(item, handle, depth + 1) for item in list(value)[:MAX_ITEMS]]}
+            return {tag: [encode(item, handle, depth + 1) for item in sized(value)]}
     if kind is type and value in TYPES:
         return {"ty": value.__name__}
     module, name = kind.__module__, kind.__name__
     if isinstance(value, dict):
-        pairs = [[encode(k, handle, depth + 1), encode(v, handle, depth + 1)] for k, v in list(value.items())[:MAX_ITEMS]]
+        pairs = [[encode(k, handle, depth + 1), encode(v, handle, depth + 1)] for k, v in sized(value.items())]
         return {"d": pairs, "as": name if (module, name) in (("collections", "Counter"), ("collections", "OrderedDict")) else "dict"}
     if (module, name) == ("collections", "deque"):
         return {"dq": [encode(item, handle, depth + 1) for item in value]}
