@@ -5,6 +5,7 @@ error, length-controlled win rate, mean length; and how far each ranking goes wi
 ranking by plain win rate rewards length; the length-controlled rate says how often the model would win at equal length.
 
     python -m generation.winrate annotations.parquet --outputs outputs.parquet --reference gpt4_1106_preview
+    python -m generation.winrate out/judged --reference my-model      # a directory of `generation.judge`, mode pairwise
 
 `preference` is 1 when the reference wins, 2 when the model wins, 1.5 or 0 for a tie, in between for a judge weighted by its
 log-probabilities; null (the judge failed) is left out and counted.
@@ -32,21 +33,12 @@ from numpy.typing import NDArray
 
 from columnar.cli import emit, parser, run, say, table
 from columnar.errors import InputError
+from generation.annotations import Comparison, read_comparisons, read_judged, read_leaderboard
 from generation.statistics import kendall, spearman
 
 Array = NDArray[np.float64]
 PRIOR = 16.0
 DIFFICULTY_RIDGE = 0.1
-
-
-class Comparison(NamedTuple):
-    """One judged comparison: `win` is 1 when the model won, 0 when the reference did; lengths in characters."""
-
-    model: str
-    instruction: str
-    win: float
-    length: int
-    reference_length: int
 
 
 class WinRate(NamedTuple):
@@ -62,21 +54,6 @@ class WinRate(NamedTuple):
     lc_standard_error: float | None
     mean_length: float
     length_effect: float | None
-
-
-def win_of(preference: float | None) -> float | None:
-    """AlpacaEval's preference as a share of a win; 0 is its old code for a tie.
-
-    Raises:
-        InputError: a number that is no preference.
-    """
-    if preference is None or np.isnan(preference):
-        return None
-    if preference == 0:
-        return 0.5
-    if not 1 <= preference <= 2:
-        raise InputError(f"preference {preference}: expected 1 (the reference wins) to 2 (the model wins), or 0 for a tie")
-    return float(preference) - 1
 
 
 def fit_logistic(x: Array, y: Array, ridge: Array, center: Array) -> Array:
@@ -120,22 +97,55 @@ def length_feature(comparisons: list[Comparison]) -> Array:
 
 def instruction_difficulty(by_model: dict[str, list[Comparison]]) -> tuple[dict[str, float], float]:
     """gamma per instruction and the shared length effect, from all models together; with one model every gamma is 0."""
-    instructions = {c.instruction: i for i, c in enumerate({c.instruction: c for cs in by_model.values() for c in cs}.values())}
+    numbers: dict[str, int] = {}
+    for comparisons in by_model.values():
+        for c in comparisons:
+            numbers.setdefault(c.instruction, len(numbers))
     if len(by_model) < 2:
-        return dict.fromkeys(instructions, 0.0), 0.0
-    models, count = len(by_model), len(instructions)
-    total = sum(map(len, by_model.values()))
-    x, y, at = np.zeros((total, 1 + models + count)), np.zeros(total), 0
-    for k, comparisons in enumerate(by_model.values()):
-        rows = np.arange(at, at + len(comparisons))
-        x[rows, 0] = length_feature(comparisons)
-        x[rows, 1 + k] = 1
-        x[rows, 1 + models + np.array([instructions[c.instruction] for c in comparisons])] = 1
-        y[rows] = [c.win for c in comparisons]
-        at += len(comparisons)
-    ridge = np.concatenate([np.full(1 + models, 1e-6), np.full(count, DIFFICULTY_RIDGE)])
-    beta = fit_logistic(x, y, ridge, np.zeros(x.shape[1]))
-    return {text: float(beta[1 + models + i]) for text, i in instructions.items()}, float(beta[0])
+        return dict.fromkeys(numbers, 0.0), 0.0
+    x = np.concatenate([length_feature(cs) for cs in by_model.values()])
+    y = np.array([c.win for cs in by_model.values() for c in cs])
+    model = np.repeat(np.arange(len(by_model)), [len(cs) for cs in by_model.values()])
+    item = np.array([numbers[c.instruction] for cs in by_model.values() for c in cs])
+    phi, gamma = fit_joint(x, y, model, item)
+    return {text: float(gamma[i]) for text, i in numbers.items()}, phi
+
+
+def fit_joint(x: Array, y: Array, model: NDArray[np.int64], item: NDArray[np.int64]) -> tuple[float, Array]:
+    """phi and gamma of logit P = phi x + theta_model + gamma_item, gamma drawn towards 0 (DIFFICULTY_RIDGE), theta and phi free.
+
+    Newton's method with step halving. The part of the Hessian that belongs to the items is diagonal, so each step solves a system as small
+    as the number of models (Schur complement), however many instructions there are.
+    """
+    models, items = int(model.max()) + 1, int(item.max()) + 1
+    few, gamma = np.zeros(1 + models), np.zeros(items)  # few: phi and the thetas
+    cell = model * items + item
+
+    def loss(few: Array, gamma: Array) -> float:
+        z = few[0] * x + few[1 + model] + gamma[item]
+        return float(np.sum(np.logaddexp(0, z) - y * z) + DIFFICULTY_RIDGE / 2 * gamma @ gamma + 5e-7 * few @ few)
+
+    current = loss(few, gamma)
+    for _ in range(100):
+        p = sigmoid(few[0] * x + few[1 + model] + gamma[item])
+        r, w = p - y, p * (1 - p)
+        g_few = np.concatenate([[x @ r], np.bincount(model, r, models)]) + 1e-6 * few
+        g_gamma = np.bincount(item, r, items) + DIFFICULTY_RIDGE * gamma
+        per_model, across = np.bincount(model, w, models), np.bincount(model, w * x, models)
+        corner = np.diag(np.concatenate([[w @ x**2], per_model]) + 1e-6)
+        corner[0, 1:] = corner[1:, 0] = across
+        side = np.vstack([np.bincount(item, w * x, items), np.bincount(cell, w, models * items).reshape(models, items)])
+        diagonal = np.bincount(item, w, items) + DIFFICULTY_RIDGE
+        step_few = np.linalg.solve(corner - (side / diagonal) @ side.T, g_few - side @ (g_gamma / diagonal))
+        step_gamma = (g_gamma - step_few @ side) / diagonal
+        size = 1.0
+        while (new := loss(few - size * step_few, gamma - size * step_gamma)) > current and size > 1e-6:
+            size /= 2
+        few, gamma = few - size * step_few, gamma - size * step_gamma
+        if current - new < 1e-10 * (1 + abs(current)):
+            break
+        current = new
+    return float(few[0]), gamma
 
 
 def length_controlled(comparisons: list[Comparison], gamma: dict[str, float], shared_effect: float) -> tuple[float, float, float]:
@@ -183,67 +193,6 @@ def win_rates(comparisons: Iterable[Comparison], missing: dict[str, int] | None 
     return sorted(out, key=lambda w: (-(w.win_rate if w.lc is None else w.lc), w.model))
 
 
-def read_comparisons(annotations: Path, outputs: Path | None, reference: str, judge: str | None) -> tuple[list[Comparison], dict[str, int]]:
-    """Comparisons from annotation records, and how many of each model have no verdict.
-
-    Raises:
-        InputError: columns are missing, several judges and none chosen, or a judged output that cannot be found.
-    """
-    from columnar.readers import read
-
-    records = [r.value for r in read(annotations) if r.value is not None]
-    needed = {"instruction", "preference"}
-    if not records or not needed <= set(records[0]):
-        found = ", ".join(records[0]) if records else "no records"
-        raise InputError(f"{annotations}: found the columns {found}", "expected instruction, preference, and model (or generator_2)")
-    judges = sorted({str(r.get("judge_config")) for r in records if r.get("judge_config")})
-    if judge is None and len(judges) > 1:
-        raise InputError(
-            f"{annotations}: several judges: {', '.join(judges)}", "choose one with --judge NAME: their verdicts do not compare"
-        )
-    if judge is not None and judge not in judges:
-        raise InputError(f"{annotations}: no judge {judge!r}", f"judges there: {', '.join(judges) or 'the column judge_config is missing'}")
-    lengths: dict[tuple[str, str], int] = {}
-    for r in (r.value for r in read(outputs)) if outputs else ():
-        if r is not None:
-            lengths[str(r.get("model") or r.get("generator")), r["instruction"]] = len(r["output"] or "")
-    comparisons: list[Comparison] = []
-    missing: dict[str, int] = {}
-    for r in records:
-        if judge is not None and r.get("judge_config") != judge:
-            continue
-        model, text = str(r.get("model") or r.get("generator_2")), r["instruction"]
-        win = win_of(r["preference"])
-        if win is None:
-            missing[model] = missing.get(model, 0) + 1
-            continue
-        own = len(r["output_2"]) if r.get("output_2") is not None else lengths.get((model, text))
-        against = len(r["output_1"]) if r.get("output_1") is not None else lengths.get((reference, text))
-        if own is None or against is None:
-            absent = model if own is None else reference
-            raise InputError(
-                f"no output of {absent} for {text[:60]!r}",
-                "give --outputs with the columns model, instruction, output, and the right --reference",
-            )
-        comparisons.append(Comparison(model, text, win, own, against))
-    return comparisons, missing
-
-
-def read_leaderboard(path: Path) -> dict[str, tuple[float, float | None]]:
-    """Published (win rate, length-controlled win rate) by model, from a leaderboard CSV whose first column is the model's name."""
-    import csv
-
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or "win_rate" not in rows[0]:
-        raise InputError(f"{path}: no column win_rate", "expected a leaderboard as AlpacaEval publishes it")
-    first = next(iter(rows[0]))
-    return {
-        r[first]: (float(r["win_rate"]), float(r["length_controlled_winrate"]) if r.get("length_controlled_winrate") else None)
-        for r in rows
-    }
-
-
 def length_correlations(rates: list[WinRate]) -> dict[str, float]:
     """Spearman's correlation of each ranking with the models' mean lengths: what length control should bring down."""
     lengths = [w.mean_length for w in rates]
@@ -274,7 +223,10 @@ def compare(rates: list[WinRate], published: dict[str, tuple[float, float | None
 
 def main(args: argparse.Namespace) -> int:
     """Read, fit, print."""
-    comparisons, missing = read_comparisons(args.annotations, args.outputs, args.reference, args.judge)
+    if (args.annotations / "manifest.json").is_file():
+        comparisons, missing = read_judged(args.annotations, args.reference, args.judge)
+    else:
+        comparisons, missing = read_comparisons(args.annotations, args.outputs, args.reference, args.judge)
     comparisons = [c for c in comparisons if c.model not in args.exclude]
     if not comparisons:
         raise InputError(f"{args.annotations}: no comparison with a verdict", "check --judge and --exclude")
@@ -295,7 +247,9 @@ def main(args: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     made = parser("generation.winrate", __doc__)
-    made.add_argument("annotations", type=Path, help="model, instruction, preference; judge_config where there are several judges")
+    made.add_argument(
+        "annotations", type=Path, help="model, instruction, preference (and judge_config); or a directory of judged candidates"
+    )
     made.add_argument("--outputs", type=Path, help="model, instruction, output (not needed where annotations have output_1 and output_2)")
     made.add_argument("--reference", default="", help="the model everyone was compared with")
     made.add_argument("--judge", help="which judge_config to use")

@@ -6,10 +6,15 @@ import sys
 
 import numpy as np
 import pytest
+import yaml
+from scripted import serve, write_prompts
 
 from columnar.errors import InputError
+from generation.annotations import Comparison, read_comparisons, read_judged, win_of
+from generation.judge import main as judge_main
+from generation.respond import main as respond_main
 from generation.statistics import kendall, spearman
-from generation.winrate import Comparison, compare, fit_logistic, length_correlations, read_comparisons, win_of, win_rates
+from generation.winrate import DIFFICULTY_RIDGE, compare, fit_joint, fit_logistic, length_correlations, win_rates
 
 # tatsu-lab/alpaca_eval, leaderboards/data_AlpacaEval_2/weighted_alpaca_eval_gpt4_turbo_leaderboard.csv: win rate, length-controlled
 PUBLISHED_V2 = {
@@ -168,3 +173,46 @@ def test_rank_correlations_against_scipy() -> None:
                 assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y)[0], abs=1e-9)
                 assert kendall(x, y) == pytest.approx(stats.kendalltau(x, y)[0], abs=1e-9)
     assert np.isnan(spearman([1, 1, 1], [1, 2, 3])) and np.isnan(kendall([1, 1], [1, 2]))
+
+
+def test_our_own_judged_answers(tmp_path) -> None:
+    """respond, judge, winrate: two models and a judge that likes one of them, whatever the order."""
+
+    def speak(body, prompt: str) -> str:
+        if "<answer 1>" in prompt:
+            verdict = "A" if prompt.index("by good") < prompt.index("by bad") else "B"
+            return json.dumps({"rationale": "because", "verdict": verdict})
+        return f"An answer to {prompt} by {body['model']}"
+
+    path = write_prompts(tmp_path / "p.jsonl", [f"question number {i}" for i in range(12)])
+    with serve(speak) as server:
+        models = [{"name": n, "model": n, "base_url": server.url} for n in ("good", "bad")]
+        config = {"name": "answers", "prompts": {"path": path}, "per_prompt": 2, "models": models}
+        (tmp_path / "respond.yaml").write_text(yaml.safe_dump(config))
+        assert respond_main([str(tmp_path / "respond.yaml"), "--out", str(tmp_path / "answers")]) == 0
+        judge = {
+            "candidates": str(tmp_path / "answers"), "judge": {"mode": "pairwise", "model": "judge"},
+            "models": [{"name": "judge", "model": "judge", "base_url": server.url}],
+        }  # fmt: skip
+        (tmp_path / "judge.yaml").write_text(yaml.safe_dump(judge))
+        assert judge_main([str(tmp_path / "judge.yaml"), "--out", str(tmp_path / "judged")]) == 0
+    comparisons, missing = read_judged(tmp_path / "judged", "bad", None)
+    assert {(c.model, c.win) for c in comparisons} == {("good", 1.0)} and len(comparisons) == 12 and not missing
+    comparisons, _ = read_judged(tmp_path / "judged", "good", None)
+    assert {(c.model, c.win) for c in comparisons} == {("bad", 0.0)}
+    with pytest.raises(InputError, match="no judged answer beside"):
+        read_judged(tmp_path / "judged", "nobody", None)
+
+
+def test_the_joint_fit_is_the_plain_one() -> None:
+    """The Schur complement changes the work, not the result: the same minimum as one big regression over all columns."""
+    draw = np.random.default_rng(1)
+    model, item = np.repeat(np.arange(4), 30), np.tile(np.arange(30), 4)
+    x, y = draw.normal(size=120), draw.random(120)
+    phi, gamma = fit_joint(x, y, model, item)
+    columns = np.zeros((120, 35))
+    columns[:, 0] = x
+    columns[np.arange(120), 1 + model] = 1
+    columns[np.arange(120), 5 + item] = 1
+    beta = fit_logistic(columns, y, np.concatenate([np.full(5, 1e-6), np.full(30, DIFFICULTY_RIDGE)]), np.zeros(35))
+    assert phi == pytest.approx(beta[0], abs=1e-4) and gamma == pytest.approx(beta[5:], abs=1e-4)
