@@ -61,7 +61,16 @@ def common_in_benchmarks(index: Index) -> np.ndarray:
     rows = len(index.texts)
     each = np.arange(rows + 1, dtype=np.int64)
     owner = index.table.owner
-    match.scan_rows(texts.data, texts.offsets, each, each[:-1], fold_table(), index.table, scratch, 0, False, owner, True)
+    table = index.table
+    counts = np.diff(table.posting_at)
+    of = np.append(owner[table.unit_of[table.postings]], 0)
+    several = np.minimum.reduceat(of, table.posting_at[:-1]) != np.maximum.reduceat(of, table.posting_at[:-1])
+    table = table._replace(  # only n-grams of two benchmarks can matter; and what is held is told by n-grams alone
+        postings=table.postings[np.repeat(several, counts)],
+        posting_at=np.concatenate([[0], np.cumsum(np.where(several, counts, 0))]),
+        aligned=np.zeros(0, np.int32),
+    )
+    match.scan_rows(texts.data, texts.offsets, each, each[:-1], fold_table(), table, scratch, 0, False, owner, True)
     return scratch.common
 
 

@@ -86,8 +86,8 @@ def build_index(benchmarks: list[Benchmark], rule: Rule) -> Index:
         seen=seen,
         table=made,
         texts=column.take(pa.array(first)),
-        token_starts=_in_characters(column, table, table.starts),
-        token_ends=_in_characters(column, table, table.ends),
+        token_starts=ngrams.in_characters(column, table.bounds, table.starts),
+        token_ends=ngrams.in_characters(column, table.bounds, table.ends),
         member_at=np.concatenate([[0], np.cumsum(counts)]),
         member_benchmark=owner[members],
         member_item=item[members],
@@ -158,14 +158,6 @@ def _seen(
         short=int((~visible & filled & ~long_enough).sum()),
         same=int((~visible & long_enough).sum()),
     )
-
-
-def _in_characters(column: pa.Array, table: ngrams.TokenTable, offsets: np.ndarray) -> np.ndarray:
-    """Byte offsets of tokens in their texts as character offsets."""
-    texts = ngrams.texts_of_column(column)
-    before = np.concatenate([[0], np.cumsum((texts.data & 0xC0) != 0x80)])
-    start = np.repeat(texts.offsets[:-1], np.diff(table.bounds))
-    return before[offsets + start] - before[start]
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -249,10 +249,16 @@ def characters(data, start, end):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _all_tokens(data, offsets, fold, hashes, starts, ends, bounds):  # type: ignore[no-untyped-def]
+def _all_tokens(data, offsets, fold, hashes, starts, ends, bounds, scratch):  # type: ignore[no-untyped-def]
+    """Tokens of all texts, one after the other; with empty `hashes` they are only counted (into `bounds`)."""
     total = 0
     for text in range(len(offsets) - 1):
-        total += tokenise(data, offsets[text], offsets[text + 1], fold, hashes[total:], starts[total:], ends[total:])
+        count = tokenise(data, offsets[text], offsets[text + 1], fold, scratch.hashes, scratch.starts, scratch.ends)
+        for i in range(count if len(hashes) else 0):
+            hashes[total + i] = scratch.hashes[i]
+            starts[total + i] = scratch.starts[i] - offsets[text]
+            ends[total + i] = scratch.ends[i] - offsets[text]
+        total += count
         bounds[text + 1] = total
 
 
@@ -260,18 +266,39 @@ class TokenTable(NamedTuple):
     """The tokens of a column: text i has tokens `bounds[i]:bounds[i + 1]`; `starts` and `ends` are bytes from the text's own start."""
 
     hashes: np.ndarray  # uint64
-    starts: np.ndarray  # int64
-    ends: np.ndarray  # int64
+    starts: np.ndarray  # int32
+    ends: np.ndarray  # int32
     bounds: np.ndarray  # int64
 
 
 def token_table(column: pa.Array | pa.ChunkedArray) -> TokenTable:
-    """All tokens of a column at once: for the small side (benchmarks), for tests; 24 bytes a byte of text."""
-    texts = texts_of_column(column)
-    size, count = int(texts.offsets[-1] - texts.offsets[0]), len(texts.offsets) - 1
-    hashes, starts, ends = np.empty(size, np.uint64), np.empty(size, np.int64), np.empty(size, np.int64)
-    bounds = np.zeros(count + 1, np.int64)
-    _all_tokens(texts.data, texts.offsets, fold_table(), hashes, starts, ends, bounds)
-    total = int(bounds[-1])
-    shift = np.repeat(texts.offsets[:-1], np.diff(bounds))
-    return TokenTable(hashes[:total].copy(), starts[:total] - shift, ends[:total] - shift, bounds)
+    """All tokens of a column at once: for the small side (benchmarks), and for tests."""
+    data, offsets = texts_of_column(column)
+    longest = int(np.diff(offsets).max(initial=0))
+    room = TokenTable(np.empty(longest, np.uint64), np.empty(longest, np.int64), np.empty(longest, np.int64), offsets)
+    bounds = np.zeros(len(offsets), np.int64)
+    table = TokenTable(np.zeros(0, np.uint64), np.zeros(0, np.int32), np.zeros(0, np.int32), bounds)
+    for _ in range(2):  # count, then fill
+        _all_tokens(data, offsets, fold_table(), table.hashes, table.starts, table.ends, bounds, room)
+        total = int(bounds[-1])
+        if not len(table.hashes):
+            table = TokenTable(np.empty(total, np.uint64), np.empty(total, np.int32), np.empty(total, np.int32), bounds)
+    return table
+
+
+@njit(nogil=True, cache=True)
+def _in_characters(data, offsets, bounds, places, out):  # type: ignore[no-untyped-def]
+    for text in range(len(offsets) - 1):
+        at, count = offsets[text], 0
+        for i in range(bounds[text], bounds[text + 1]):
+            count += characters(data, at, offsets[text] + places[i])
+            at = offsets[text] + places[i]
+            out[i] = count
+
+
+def in_characters(column: pa.Array, bounds: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Ascending byte offsets in texts (those of text i are `places[bounds[i]:bounds[i + 1]]`) as character offsets."""
+    data, offsets = texts_of_column(column)
+    out = np.empty(len(places), np.int32)
+    _in_characters(data, offsets, bounds, places, out)
+    return out

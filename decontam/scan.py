@@ -47,12 +47,14 @@ def scan_dataset(
     threads: int | None = None,
     force: bool = False,
     on_rows: Callable[[int], None] | None = None,
+    index: Index | None = None,
 ) -> dict[str, Any]:
     """Scan every row of a dataset; writes cols/, hits/ and report.json and returns the report. Same key: nothing is done again.
 
     Args:
         out: where to write; None: into the dataset.
         threads: None: one a core. The result does not depend on it.
+        index: what `build_index` makes of this config, where the caller has it.
         on_rows: told how many rows each finished piece had, for progress; rows are passed twice when common n-grams are looked for.
 
     Raises:
@@ -72,7 +74,7 @@ def scan_dataset(
         report = read_report(out, key)
         if report is not None:
             return report
-    index = build_index(load_benchmarks(wanted.benchmarks, wanted.root), rule)
+    index = index or build_index(load_benchmarks(wanted.benchmarks, wanted.root), rule)
     threads = threads or os.cpu_count() or 1
     (out / "report.json").unlink(missing_ok=True)
     marks = None
