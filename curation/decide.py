@@ -16,7 +16,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow.parquet as pq
 
-from columnar.errors import CaravanError
+from columnar.errors import CaravanError, ConfigError
 from columnar.record import row_id
 from columnar.store import Dataset, read_batches
 from columnar.view import connect
@@ -122,7 +122,22 @@ def judge_sources(config: MixConfig, sources: list[Loaded]) -> Decisions:
         mine[rule >= 0] = fates[rule[rule >= 0]]
         frames.append(pl.concat([keys, judged.drop("id", "rule")], how="horizontal").cast(ROWS))  # type: ignore[arg-type]
     decisions.rows = pl.concat(frames, rechunk=True)
+    _refuse_same_ids(decisions, sources)
     return decisions
+
+
+def _refuse_same_ids(decisions: Decisions, sources: list[Loaded]) -> None:
+    ids = decisions.rows["id"]
+    if ids.n_unique() == len(ids):
+        return
+    twice = np.flatnonzero(ids.is_duplicated().to_numpy())
+    number = int(ids[int(twice[0])])
+    places = np.flatnonzero((ids == number).to_numpy())
+    names = sorted({sources[int(s)].name for s in np.searchsorted(decisions.starts, places, side="right") - 1})
+    raise ConfigError(
+        f"sources {' and '.join(names)}: {len(twice):,} rows have an id in common, the first is {number:016x}",
+        "the same dataset directory is read twice; to take rows more often, use repeat",
+    )
 
 
 def _keys(config: MixConfig, dataset: Dataset) -> list[pl.DataFrame]:

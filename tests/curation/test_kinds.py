@@ -66,6 +66,13 @@ def test_other_kinds_in_a_source_are_said_not_lost(tmp_path: Path) -> None:
     assert counts["out"] == 1
 
 
+def test_one_dataset_under_two_names_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "c.jsonl", [chat("Q?", "A."), chat("R?", "B.")])
+    subprocess.run([sys.executable, "-m", "columnar.load", str(tmp_path / "c.jsonl"), "--out", str(tmp_path / "c")], cwd=ROOT, check=True)
+    said = build(tmp_path, {"kind": "sft", "sources": [{"name": "one", "path": "c"}, {"name": "two", "path": "c"}]}, code=2)
+    assert "sources one and two: 4 rows have an id in common" in said
+
+
 def test_prompts_carry_verifier_and_ground_truth(tmp_path: Path) -> None:
     row = {
         "messages": [{"role": "user", "content": "1+1?"}],
