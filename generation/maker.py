@@ -29,8 +29,8 @@ from generation import prompts
 from generation.candidate import Candidate, Job, MakerConfig, Step
 
 NEXT = """check what was made with the project's own stages:
-  python -m curation.dedup {out} --by {by}                  copies and near copies, within it or --against other sets
-  python -m decontam.scan {out} --benchmarks tulu3             does it hold benchmark items?
+  python -m curation.dedup {out} --by {by}            # copies and near copies, within it or --against other sets
+  python -m decontam.scan {out} --benchmarks tulu3       # does it hold benchmark items?
 or name it as a source of a mix, which measures, rules, removes and reports: python -m curation.build_mix MIX.yaml --out DIR"""
 
 

@@ -242,7 +242,7 @@ def licenses(tasks: list[Task]) -> str | None:
 async def propose(job: Job, examples: list[Task], sample: int) -> tuple[list[str], Candidate | None]:
     """The tasks that one request brought, and the candidate that stands for a request that brought none."""
     count = len(examples)
-    numbered = "\n".join(f"{i}. {t.text}" for i, t in enumerate(examples, 1))
+    numbered = "\n".join(f"{i}. {' '.join(t.text.split())}" for i, t in enumerate(examples, 1))
     fields: dict[str, Any] = {"count": count, "wanted": WANTED, "first": count + 1, "last": count + WANTED, "examples": numbered}
     try:
         return split_tasks(await job.ask(prompts.NEW_TASKS, sample, **fields)), None
