@@ -289,6 +289,24 @@ def test_malformed_rows_fail_the_build_unless_allowed(data: Path) -> None:
     assert (reject["source"], reject["line"]) == ("a", 121)
 
 
+def test_a_full_disk_is_said_and_what_was_whole_is_kept(data: Path) -> None:
+    path = config(data)
+    build(path, data / "whole")
+    for kilobytes in (1, 4, 8):  # the size at which every write fails, as on a full disk
+        code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({kilobytes << 10},) * 2)"
+        start = (
+            f"{code}; import runpy, sys; sys.argv = {['build_mix', str(path), '--out', str(data / 'full'), '--cache', str(data / 'c')]!r}"
+        )
+        command = [sys.executable, "-c", f"{start}; runpy.run_module('curation.build_mix', run_name='__main__')"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 1, done.stderr
+        assert "error: " in done.stderr and "Traceback" not in done.stderr
+        assert not (data / "full/manifest.json").exists()
+    build(path, data / "full", "--cache", data / "c")
+    whole, full = contents(data / "whole"), contents(data / "full")
+    assert [name for name in {*whole, *full} if whole.get(name) != full.get(name)] == []
+
+
 def test_other_peoples_directories_are_safe(data: Path) -> None:
     path = config(data)
     (data / "mine").mkdir()
