@@ -7,7 +7,7 @@ turns that it continues with one.
     python -m generation.magpie magpie.yaml --out out/magpie
 
 The server must take a chat template with the request, as vLLM does when started with `--trust-request-chat-template`. One that does not
-would answer an empty message instead: a turn that does not end is rejected (`truncated`), but an answer in an assistant's voice is not told
+either refuses (vLLM without that flag) or answers an empty message instead; an answer in an assistant's voice is not told
 apart, so look at the first rows.
 """
 
