@@ -4,7 +4,7 @@
         --judge-url http://localhost:8001/v1 --judge-model Qwen/Qwen3-8B
 
 Reads the prompts (user turns) of a dataset and the deciding fields of the items; writes hits/paraphrase.parquet (id, benchmark, item_id,
-similarity, verdict, reply) and sets `paraphrase` in report.json. Nothing is dropped by it. Without --judge-url the pairs are proposed
+similarity, verdict, reply) and says so in report.json. Nothing is dropped by it. Without --judge-url the pairs are proposed
 only. With `--embed-url local` sentence-transformers runs in this process. Any OpenAI-compatible server does; the key is OPENAI_API_KEY.
 """
 
@@ -201,7 +201,9 @@ def _command(args: argparse.Namespace) -> int:
     summary = {"embedder": args.embed_model, "judge": args.judge_model, "threshold": args.threshold, "found": found}
     report = Path(dataset.path / "report.json")
     if report.is_file():
-        write_json(report, json.loads(report.read_text(encoding="utf-8")) | {"paraphrase": summary})
+        said = ", ".join(f"{n} {verdict}" for verdict, n in sorted(Counter(hit["verdict"] for hit in hits).items())) or "nothing found"
+        said = f"checked ({args.embed_model}, {args.judge_model or 'no judge'}): {said}"
+        write_json(report, json.loads(report.read_text(encoding="utf-8")) | {"paraphrase": said, "paraphrases": summary})
     if args.json:
         cli.emit(summary)
     else:

@@ -24,7 +24,7 @@ def test_recall_of_verbatim_copies_is_whole_and_of_other_texts_nothing() -> None
     items = benchmark([" ".join(dice.choices(words, k=30)) + "?" for _ in range(40)] + ["( [ {"])
     (line,) = recall(build_index([items], PRESETS["caravan"]), 40)
     assert line["unseeable"] == 1
-    assert all(line[name] == 40 / 40 or line["sample"] == 41 for name in VERBATIM_FAMILY)
+    assert all(line[name] >= 39 / 40 for name in VERBATIM_FAMILY)  # all but the item of symbols
     assert line["1 word in 10"] >= 0.95
     (exact,) = recall(build_index([items], PRESETS["exact"]), 40)
     assert exact["1 word in 10"] < 0.1 < exact["verbatim"]
