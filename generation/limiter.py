@@ -5,10 +5,10 @@
     lane.succeeded(seconds); lanes.give(lane)
 
 The level doubles every round trip until answers take twice as long or something says stop; then it rises by one per round trip.
-What says stop: 429 and 503 (the level falls by the share of a round trip's calls that got one, so it lands on what the server did
-accept, and a stray 429 costs little; nobody is sent before Retry-After is over); connections that fail (the server rests, longer
-every time); and answers that take four times as long as on the idle server while no more of them come per second, which is how
-vLLM looks when it queues (it never sends 429).
+What says stop: 429 and 503 (the level falls by the share of a round trip's calls that got one, at most by half, so it lands near
+what the server accepts, and a stray 429 costs little; nobody is sent before Retry-After is over); connections that fail (the
+server rests, longer every time); and answers that take four times as long as on the idle server while no more of them come per
+second, which is how vLLM looks when it queues (it never sends 429).
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Lane:
         self._doubling = True
         self._returned = self._overloads = 0  # since the level was last looked at
         self._window: list[float] = []
+        self._window_size = START  # fixed when a window begins: while doubling, the level runs ahead of it
         self._window_began = time.monotonic()
         self._idle_latency = float("inf")
         self._best_rate = 0.0
@@ -52,7 +53,7 @@ class Lane:
             self.level = min(self.ceiling, self.level + (1.0 if self._doubling else 1.0 / self.level))
         self._round_trip()
         self._window.append(seconds)
-        if len(self._window) >= max(START, self.level):
+        if len(self._window) >= self._window_size:
             self._judge_window()
 
     def overloaded(self, retry_after: float | None) -> None:
@@ -66,13 +67,14 @@ class Lane:
     def _round_trip(self) -> None:
         self._returned += 1
         if self._returned >= self.level:
-            self.level = max(1.0, self.level * (1 - self._overloads / self._returned))
+            kept = 1 - self._overloads / self._returned
+            self.level = max(1.0, self.level * max(kept, 0.5))  # 429s come back first, so a window can hold nothing else
             self._returned = self._overloads = 0
 
     def _judge_window(self) -> None:
         now = time.monotonic()
         latency, rate = median(self._window), len(self._window) / max(now - self._window_began, 1e-9)
-        self._window, self._window_began = [], now
+        self._window, self._window_began, self._window_size = [], now, max(START, int(self.level))
         self._idle_latency = min(self._idle_latency, latency)
         if latency > 2 * self._idle_latency:
             self._doubling = False

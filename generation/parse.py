@@ -36,13 +36,13 @@ def json_of(text: str) -> Any:
         raise Unparsable("several code blocks where one answer was expected")
     for candidate in (*fenced, text):
         try:
-            value = json.loads(candidate)
+            value = json.loads(candidate, strict=False)  # a raw tab or newline in a rationale harms nobody
         except ValueError:
             continue
         if isinstance(value, dict | list):
             return value
     values, at = [], 0
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(strict=False)
     while (start := _next_bracket(text, at)) >= 0:
         try:
             value, at = decoder.raw_decode(text, start)

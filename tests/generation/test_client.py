@@ -214,7 +214,7 @@ def test_what_no_request_survives_is_an_error_that_says_what_to_do(serve, monkey
     with pytest.raises(ConfigError, match="no model 'm'") as caught:
         ask([model(server.url)], requests(3))
     assert caught.value.hint == "models there: a, b"
-    with pytest.raises(InputError, match="nobody answers at http://127.0.0.1:9/v1"):
+    with pytest.raises(InputError, match=r"nobody answers at http://127\.0\.0\.1:9/v1"):
         ask([model("http://127.0.0.1:9/v1")], requests(3))
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):

@@ -40,8 +40,8 @@ def row(
         for i, score in enumerate(scores)
     ]
     return {
-        "id": row_id, "kind": "candidates", "source": "s", "origin": {"uri": "u", "revision": None, "split": None, "row": 0}, "license": None,
-        "meta": None, "parents": [], "prompt": [{"role": "user", "content": "question"}], "candidates": candidates, "tools": None,
+        "id": row_id, "kind": "candidates", "source": "s", "license": None,
+        "origin": {"uri": "u", "revision": None, "split": None, "row": 0}, "meta": None, "parents": [], "prompt": [{"role": "user", "content": "question"}], "candidates": candidates, "tools": None,
     }  # fmt: skip
 
 

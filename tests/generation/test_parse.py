@@ -21,7 +21,7 @@ def block(n: int, rating: object, rationale: str = "fine") -> str:
     "text",
     [
         '{"answer_1": {"rationale": "x", "rating": 5}, "answer_2": {"rationale": "y", "rating": 4}, "answer_3": {"rating": 3}}',
-        'Here you are:\n```json\n{"ratings": [{"answer": 3, "rating": 3}, {"answer": 1, "rating": 5}, {"answer": 2, "rating": "4/5"}]}\n```',
+        'Here:\n```json\n{"ratings": [{"answer": 3, "rating": 3}, {"answer": 1, "rating": 5}, {"answer": 2, "rating": "4/5"}]}\n```',
         "A heading first\n\n" + "\n\n".join(block(i, r) for i, r in ((1, 5), (2, 4), (3, 3))),
         "\n\n".join([block(1, 5), "#### Output for Text 2\n\n**Rating:** 4\n\nRationale: two\n\nparagraphs", block(3, "3")]),
         "\n".join([block(2, 4), block(1, 5), block(3, "**3**")]),
