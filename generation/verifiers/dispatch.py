@@ -178,19 +178,19 @@ def _load(name: str, place: str) -> Callable[..., Any]:
 
 def truth_of(truth: Any) -> dict[str, Any]:
     """The ground truth as a mapping: JSON objects as they are, everything else under `answer`."""
-    if isinstance(truth, dict):
-        return truth
-    if isinstance(truth, str) and truth.lstrip()[:1] in ("{", "["):
-        try:
-            data = json.loads(truth)
-        except (ValueError, RecursionError):
-            return {"answer": truth}
-        if isinstance(data, dict):
-            return data
-        if isinstance(data, list) and data and all(isinstance(item, dict) for item in data):
-            return {"items": data}
-        return {"answer": truth}
-    return {"answer": truth}
+    return truth if isinstance(truth, dict) else _read(truth) if isinstance(truth, str) else {"answer": truth}
+
+
+@lru_cache(maxsize=1024)
+def _read(text: str) -> dict[str, Any]:
+    if text.lstrip()[:1] in ("{", "["):
+        with contextlib.suppress(ValueError, RecursionError):
+            data = json.loads(text)
+            if isinstance(data, dict):
+                return data
+            if isinstance(data, list) and data and all(isinstance(item, dict) for item in data):
+                return {"items": data}
+    return {"answer": text}
 
 
 def prompt_of(row: Mapping[str, Any]) -> str:

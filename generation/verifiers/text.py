@@ -115,19 +115,32 @@ def bullets(text: str) -> tuple[str, ...]:
 
 
 def occurrences(text: str, phrase: str) -> int:
-    """How often a word or phrase occurs as whole words, case folded, any white space between its words; `cat` is not in `category`."""
-    return len(_whole(phrase.casefold()).findall(text.casefold()))
+    """How often a word or phrase occurs as whole words, case folded, any white space between its words; `cat` is not in `category`.
 
-
-@lru_cache(maxsize=4096)
-def _whole(phrase: str) -> re.Pattern[str]:
-    inner = r"\s+".join(re.escape(part) for part in phrase.split())
-    if not inner:
+    Raises:
+        ValueError: an empty phrase.
+    """
+    needle, flat = " ".join(phrase.casefold().split()), _flat(text)
+    if not needle:
         raise ValueError("an empty keyword")
-    first, last = phrase.strip()[0], phrase.strip()[-1]
-    left = r"(?<!\w)" if (first.isalnum() or first == "_") and not _CJK_CHAR.match(first) else ""
-    right = r"(?!\w)" if (last.isalnum() or last == "_") and not _CJK_CHAR.match(last) else ""
-    return re.compile(left + inner + right)
+    left, right = _joins(needle[0]), _joins(needle[-1])
+    count, at = 0, flat.find(needle)
+    while at >= 0:
+        end = at + len(needle)
+        whole = not (left and at and _joins(flat[at - 1])) and not (right and end < len(flat) and _joins(flat[end]))
+        count += whole
+        at = flat.find(needle, end if whole else at + 1)
+    return count
+
+
+@lru_cache(maxsize=64)
+def _flat(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _joins(char: str) -> bool:
+    """Would a word go on through this character? (Chinese and Japanese have no spaces: there every character ends a word.)"""
+    return (char.isalnum() or char == "_") and (char.isascii() or not _CJK_CHAR.match(char))
 
 
 def holds(count: float, relation: str, n: float) -> bool:

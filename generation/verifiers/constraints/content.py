@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from generation.verifiers.constraints.constraint import SENTENCES, Constraint, Context, Params, nothing, plain
-from generation.verifiers.text import bullets, has_word, paragraphs, sentences, words
+from generation.verifiers.text import bullets, has_word, occurrences, paragraphs, sentences, words
 
 ANSWERS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 _HIGHLIGHT = re.compile(r"(?<![*\w\\])(\*{1,3})(?=[^\s*])([^*\n]*[^\s*])\1(?![*\w])")
@@ -123,8 +123,7 @@ def _make_json(text: str, params: Params, rng: random.Random, prompt: str) -> st
 def _check_answer(text: str, params: Params, prompt: str) -> bool:
     """Exactly one of the options is there; a text that names two has answered nothing."""
     options = params.get("options") or ANSWERS
-    low = " ".join(text.casefold().split())
-    return sum(re.search(rf"(?<!\w){re.escape(o.casefold().strip(' .'))}(?!\w)", low) is not None for o in options) == 1
+    return sum(occurrences(text, option.strip(" .")) > 0 for option in options) == 1
 
 
 CONTENT_CONSTRAINTS = (

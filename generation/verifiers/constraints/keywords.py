@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import re
 import unicodedata
+from functools import lru_cache
 from itertools import pairwise
 
 from generation.verifiers.constraints.constraint import Constraint, Context, Params, nothing, plain
@@ -18,6 +19,7 @@ _LOOKALIKES = str.maketrans(
 )  # Cyrillic, Armenian and Greek letters that pass for Latin ones
 
 
+@lru_cache(maxsize=64)
 def folded(text: str) -> str:
     """Text in which a forbidden word cannot hide: compatibility forms, accents and look-alike letters made plain."""
     if text.isascii():

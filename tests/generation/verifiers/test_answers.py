@@ -161,7 +161,19 @@ def test_f1_scores() -> None:
     assert f1("cat", "?!") == 0
     assert f1("cat sat", "cat " * 50) < 0.1, "a repeated word is no more recall"
     assert f1("cat", "dog bird cow cat horse pig hen ant bee fox") < 0.2, "listing every word costs precision"
-    assert f1("category", "cat") == 0
+    for hack in (
+        "category",
+        "concat",
+        "catcat",
+        "c a t",
+        "cats",
+        "the a an",
+        "cat's",
+        "<answer></answer> cat",
+        "The answer is dog. cat",
+        "cat-dog",
+    ):
+        assert f1("cat", hack) == 0, hack
     assert f1("cat", "Many words before. The answer is cat.") == 1
 
 
