@@ -150,7 +150,13 @@ def distilabel(args: argparse.Namespace) -> None:
 
 
 def curator(args: argparse.Namespace) -> None:
+    import importlib.util
+
+    litellm = importlib.util.find_spec("litellm")
+    assert litellm is not None and litellm.origin is not None
+    tokenizers = Path(litellm.origin).parent / "litellm_core_utils" / "tokenizers"  # curator fetches this file from the net otherwise
     os.environ |= {"TELEMETRY_ENABLED": "false", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "CURATOR_DISABLE_RICH_DISPLAY": "1"}
+    os.environ |= {"TIKTOKEN_CACHE_DIR": str(tokenizers), "HF_HUB_OFFLINE": "1"}
     from bespokelabs import curator as library
 
     class Writer(library.LLM):

@@ -39,10 +39,9 @@ def row(
         }
         for i, score in enumerate(scores)
     ]
-    return {
-        "id": row_id, "kind": "candidates", "source": "s", "license": None,
-        "origin": {"uri": "u", "revision": None, "split": None, "row": 0}, "meta": None, "parents": [], "prompt": [{"role": "user", "content": "question"}], "candidates": candidates, "tools": None,
-    }  # fmt: skip
+    made = {"id": row_id, "kind": "candidates", "source": "s", "license": None, "meta": None, "parents": [], "tools": None}
+    origin = {"uri": "u", "revision": None, "split": None, "row": 0}
+    return {**made, "origin": origin, "prompt": [{"role": "user", "content": "question"}], "candidates": candidates}
 
 
 def rules(**more: object) -> PairsConfig:
