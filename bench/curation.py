@@ -1,6 +1,6 @@
 """The main job at size: end to end in bounded memory, a second run, and the mixing step beside the Hugging Face way, polars and duckdb.
 
-    python bench/curation.py --data ../shared/data --gb 1 --work /tmp/bench --json curation.json
+    python -m bench.curation --data ../shared/data --gb 1 --work /tmp/bench --json curation.json
 
 Texts are real conversations from the data folder, repeated with a number in each so that no two rows are equal. Every measured run is a
 process of its own; CPU seconds are user + system of the process and its threads; peak memory is the process's own. The peers do the

@@ -48,8 +48,9 @@ def main(args: argparse.Namespace) -> int:
     cache = args.cache or pipeline.default_cache(args.out)
     job = pipeline.Job(config, args.config.parent, args.out, cache, args.limit, args.force)
     if args.dry_run:
-        plan = pipeline.plan(job)
-        cli.emit(plan) if args.json else print(pipeline.describe(plan))
+        from curation.plan import describe, plan
+
+        cli.emit(plan(job)) if args.json else print(describe(plan(job)))
         return 0
     started = time.time()
     manifest, fresh = pipeline.build(job)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from columnar.errors import CaravanError, ConfigError
@@ -189,7 +190,7 @@ def copy_id(hex_id: str, copy: int) -> str:
 def drop_contaminated(decisions: Decisions, verdicts: list[Path]) -> None:
     """Drop the rows that the decontamination stage says are to be dropped; `verdicts` has the sidecar of each source."""
     for number, path in enumerate(verdicts):
-        drop = np.flatnonzero(pq.read_table(path, columns=["verdict"])["verdict"].to_pandas().to_numpy() == "drop")
+        drop = np.flatnonzero(pc.equal(pq.read_table(path, columns=["verdict"])["verdict"], "drop").fill_null(False).to_numpy())
         decisions.give(drop + decisions.starts[number], CONTAMINATED)
 
 

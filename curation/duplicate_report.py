@@ -37,8 +37,8 @@ def search(datasets: Sequence[Dataset], config: DedupConfig) -> tuple[Found, lis
         for dataset in everything:
             with cli.Progress(f"minhash {dataset.path.name}", dataset.rows) as bar:
                 sign(dataset, config.near, bar.add)
-    keys = pl.concat([keys_of(d, number, number - len(known), config) for number, d in enumerate(everything)])
-    return find_duplicates(keys, everything, config), everything
+    keys = (keys_of(d, number, number - len(known), config) for number, d in enumerate(everything))
+    return find_duplicates(pl.concat(keys), everything, config), everything
 
 
 def ids_of(datasets: Sequence[Dataset]) -> pa.Array:

@@ -49,7 +49,7 @@ NOTHING = text_hash([])  # the prompt_hash of rows that ask nothing: they are no
 class Found(NamedTuple):
     """One entry for each row of `keys`, in its order."""
 
-    keys: pl.DataFrame
+    keys: pl.DataFrame  # dataset, row, rank, kind, source
     keeper: np.ndarray  # int64: number of the kept row; its own where kept
     kind: np.ndarray  # int8: KEPT, EXACT, NEAR, SEMANTIC
     jaccard: np.ndarray  # float64: of the n-gram sets of the row and its kept row; of an exact duplicate 1
@@ -170,6 +170,7 @@ def find_duplicates(keys: pl.DataFrame, datasets: Sequence[Dataset], config: Ded
     keeper = np.arange(count)
     if config.exact:
         keeper = exact(keys, order, config)
+    keys = keys.drop("key", "n_chars", "score")  # 32 bytes a row that nothing needs any more
     reference = keys["rank"].to_numpy() < 0
     distinct = keeper == np.arange(count)
     keeper[reference] = np.flatnonzero(reference)
@@ -198,13 +199,16 @@ def keep_order(keys: pl.DataFrame, config: DedupConfig) -> np.ndarray:
 
 def exact(keys: pl.DataFrame, order: np.ndarray, config: DedupConfig) -> np.ndarray:
     """For each row the number of the first row in keep order that has the same key (within its source if the scope says so)."""
+    hashed = keys["key"].hash().to_numpy()  # only keys whose hash appears twice go on: the table of all keys would not fit in memory
+    ordered = np.sort(hashed)
+    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    at = np.searchsorted(twice, hashed)
+    suspects = np.flatnonzero(twice[np.minimum(at, len(twice) - 1)] == hashed) if len(twice) else np.zeros(0, np.int64)
     position = np.empty(len(keys), np.int64)
     position[order] = np.arange(len(keys))
     same = ["key", "source"] if config.scope == "source" else ["key"]
-    frame = keys.select(*same, position=pl.Series(position), number=pl.int_range(pl.len(), dtype=pl.Int64)).filter(
-        pl.col("key").is_not_null()
-    )
-    frame = frame.filter(pl.struct(same).is_duplicated() if len(same) > 1 else pl.col("key").is_duplicated())
+    frame = keys[suspects].select(*same, position=pl.Series(position[suspects]), number=pl.Series(suspects, dtype=pl.Int64))
+    frame = frame.filter(pl.col("key").is_not_null())
     first = frame.group_by(same).agg(first=pl.col("position").min())
     frame = frame.join(first, on=same)
     keeper = np.arange(len(keys))
@@ -219,7 +223,7 @@ def near(found: Found, distinct: np.ndarray, order: np.ndarray, datasets: Sequen
     candidates = buckets.rows
     is_candidate = np.zeros(len(found.keys), np.bool_)
     is_candidate[candidates] = True
-    local = np.cumsum(is_candidate) - 1
+    local = np.cumsum(is_candidate, dtype=np.int32) - 1
     with Sets(how.num_perm) as sets:
         _fill(sets, found.keys[candidates], datasets, how)
         fixed = found.keys["rank"].to_numpy()[candidates] < 0
@@ -278,11 +282,11 @@ def alike(found: Found, order: np.ndarray, datasets: Sequence[Dataset], config: 
 
 def _signed(keys: pl.DataFrame, distinct: np.ndarray, datasets: Sequence[Dataset], config: DedupConfig, how: NearConfig) -> Iterator[Batch]:
     """(key numbers, signatures, scopes) of the rows that take part, one row group of a sidecar at a time."""
-    scope = np.zeros(len(keys), np.uint64)
-    for column, counts in (("source", config.scope == "source"), ("kind", how.by == "row")):
-        if counts:
-            codes = keys[column].cast(pl.String).fill_null("").rank("dense").cast(pl.UInt64).to_numpy()
-            scope = scope * np.uint64(1 << 32) + codes
+    parted = [name for name, counts in (("source", config.scope == "source"), ("kind", how.by == "row")) if counts]
+    scope = np.zeros(len(keys), np.uint32)
+    for name in parted:
+        codes = keys[name].cast(pl.String).fill_null("").rank("dense").to_numpy().astype(np.uint32)
+        scope = scope * (codes.max(initial=0) + 1) + codes
     for dataset, start, rows in _spans(keys):
         number = np.full(datasets[dataset].rows, -1, np.int64)
         number[rows] = np.where(distinct[start : start + len(rows)], np.arange(start, start + len(rows)), -1)

@@ -1,4 +1,4 @@
-"""The stages of a mix in their order, each skipped when its key says it is done; `plan` says beforehand what would be done and why.
+"""The stages of a mix in their order, each skipped when its key says it is done (curation.plan says beforehand what would be done).
 
 load -> signals -> (decontam) -> (minhash)      one dataset directory a source, in the cache, shared by all mixes beside it
 judge -> dedup -> draw -> write -> check        over narrow tables, into OUT/.building, which replaces the old output at the end
@@ -6,6 +6,7 @@ judge -> dedup -> draw -> write -> check        over narrow tables, into OUT/.bu
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -74,87 +75,25 @@ def default_cache(out: Path) -> Path:
     return out.absolute().parent / ".cache"
 
 
-def plan(job: Job) -> dict[str, Any]:
-    """What `build` would do: each source with its files and whether it is cached, the output and why it is stale. Writes nothing."""
-    check_output(job)
-    sources = []
-    for _, source in job.sources:
-        take = source.amount + (f" x{source.repeat}" if source.repeat > 1 else "")
-        unseen = _to_fetch(job.spec(source))
-        if unseen:
-            blank = {"source": source.name, "files": None, "bytes": None, "revision": None, "rows": None, "take": take, "signals": "to do"}
-            sources.append({**blank, **unseen})
-            continue
-        files = resolve(job.spec(source), job.root)
-        home = _home(job, source, files)
-        known = (home / "manifest.json").is_file()
-        others = sorted((job.cache / "load").glob(f"{source.name}-*")) if not known else []
-        counts = open_dataset(home).manifest["identity"]["counts"] if known else {}
-        sources.append(
-            {
-                "source": source.name,
-                "files": len(files),
-                "bytes": sum(f.bytes for f in files),
-                "revision": next((f.revision for f in files if f.revision), None),
-                "rows": counts.get("rows"),
-                "take": take,
-                "load": "cached" if known else "stale: the files or the settings changed" if others else "to do",
-                "signals": "cached" if known and _signals_done(job, home) else "to do",
-            }
-        )
-    ready = all(s["load"] == s["signals"] == "cached" for s in sources)
-    manifest = _manifest(job.out)
-    if manifest is None:
-        state = "to build"
-    elif manifest["identity"]["config"] != resolved(job):
-        state = "stale: the config changed: " + ", ".join(changed_keys(manifest["identity"]["config"], resolved(job)))
-    elif not ready:
-        state = "stale: a source changed"
-    else:
-        state = "up to date, unless flags changed"
-    stages = [
-        "load",
-        "signals",
-        *(["decontam"] if job.config.decontam else []),
-        "rules",
-        *(["dedup"] if job.config.dedup else []),
-        "draw",
-        "write",
-    ]
-    return {"name": job.config.name, "kind": job.config.kind, "out": str(job.out), "state": state, "stages": stages, "sources": sources}
-
-
-def describe(made: dict[str, Any]) -> str:
-    """A plan for people."""
-    head = f"{made['name']} ({made['kind']}) -> {made['out']}: {made['state']}\nstages: {' -> '.join(made['stages'])}\n"
-    return head + cli.table([{**s, "bytes": f"{s['bytes'] / 1e6:,.1f} MB" if s["bytes"] is not None else None} for s in made["sources"]])
-
-
-def _to_fetch(spec: SourceSpec) -> dict[str, Any] | None:
-    """For a plan: what is known of a Hub source that is not on this machine, so that planning downloads nothing. None: all is here."""
-    entries = [p for p in ([spec.path] if isinstance(spec.path, str) else spec.path) if p.startswith("hf://")]
-    if not entries:
-        return None
-    from columnar.hub import HubUnreachable, is_fetched, list_hub
-
-    try:
-        found = [list_hub(entry, spec.revision, spec.split) for entry in entries]
-    except HubUnreachable:
-        return {"revision": spec.revision, "load": "to fetch; the Hub cannot be reached"}
-    missing = [name for repo, commit, names in found for name in names if not is_fetched(repo, commit, name)]
-    if not missing:
-        return None
-    return {"files": sum(len(names) for *_, names in found), "revision": found[0][1], "load": f"to fetch {len(missing)} files"}
-
-
 def build(job: Job) -> tuple[dict[str, Any], bool]:
     """Build the mix; returns its manifest and whether there was anything to do.
 
     Raises:
         CaravanError: see each stage; the output directory is then as it was before.
     """
-    started = time.time()
     check_output(job)
+    job.cache.mkdir(parents=True, exist_ok=True)
+    with (job.cache / ".lock").open("w") as lock:  # builds that share a cache take turns
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            cli.say(f"waiting for another build that uses {job.cache}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        return _build(job)
+
+
+def _build(job: Job) -> tuple[dict[str, Any], bool]:
+    started = time.time()
     loaded = [_load(job, order, source) for order, source in job.sources]
     for source in loaded:
         signal_stage.measure(source.dataset, job.config.signals, job.root)
@@ -172,7 +111,7 @@ def build(job: Job) -> tuple[dict[str, Any], bool]:
             sorted((f["id"], f["flag"], f.get("note") or "") for f in wanted),
         ],
     )
-    manifest = _manifest(job.out)
+    manifest = manifest_of(job.out)
     if not job.force and manifest is not None and manifest["identity"]["key"] == key and _outputs_there(job.out, manifest):
         return manifest, False
 
@@ -200,7 +139,7 @@ def build(job: Job) -> tuple[dict[str, Any], bool]:
     if scan:
         counts["decontam"] = scan.write(building, decisions.rows.select("id").filter(pl.Series(decisions.split > 0)))
     _write_rejects(building, loaded)
-    (building / "config.yaml").write_text(yaml.safe_dump(_rebuildable(job), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    (building / "config.yaml").write_text(yaml.safe_dump(_rebuildable(job, loaded), sort_keys=False, allow_unicode=True), encoding="utf-8")
     identity = {
         "name": job.config.name,
         "kind": job.config.kind,
@@ -222,20 +161,15 @@ def build(job: Job) -> tuple[dict[str, Any], bool]:
 def _load(job: Job, order: int, source: MixSource) -> Loaded:
     spec = job.spec(source)
     files = resolve(spec, job.root)
-    home = _home(job, source, files)
+    home = home_of(job, source, files)
     with cli.Progress(f"load {source.name}") as bar:
         load_source(spec, home, files=files, on_rows=lambda rows, rejects: bar.add(rows + rejects - bar.done))
     return Loaded(source, order, open_dataset(home), home.name)
 
 
-def _home(job: Job, source: MixSource, files: list[SourceFile]) -> Path:
+def home_of(job: Job, source: MixSource, files: list[SourceFile]) -> Path:
+    """Where a source lies in the cache once it is loaded."""
     return cached_path(job.cache, "load", source.name, source_key(job.spec(source), files))
-
-
-def _signals_done(job: Job, home: Path) -> bool:
-    dataset = open_dataset(home)
-    key = stage_key("signals", signal_stage.VERSION, job.config.signals.resolved(job.root), dataset.content)
-    return sidecar_key(dataset.sidecar("signals")) == key
 
 
 def resolved(job: Job) -> dict[str, Any]:
@@ -247,12 +181,27 @@ def resolved(job: Job) -> dict[str, Any]:
     return config
 
 
-def _rebuildable(job: Job) -> dict[str, Any]:
-    """The config as a file that builds the same mix from where it lies (OUT/config.yaml)."""
+def _rebuildable(job: Job, loaded: list[Loaded]) -> dict[str, Any]:
+    """The config as a file that builds the same mix from where it lies (OUT/config.yaml): paths turned, Hub commits filled in."""
     config = job.config.model_dump(mode="json", exclude_none=True)
     config["root"] = os.path.relpath(job.root.absolute(), job.out.absolute())
+    pins = {s.name: {f["revision"] for f in s.dataset.manifest["identity"]["inputs"] if f.get("revision")} for s in loaded}
     config["sources"] = [_resolved_source(job, source) for source in job.config.sources]
+    for source in config["sources"]:
+        if len(pins[source["name"]]) == 1:
+            source["revision"] = pins[source["name"]].pop()
+    if job.config.decontam:
+        named = job.config.decontam.benchmarks
+        turned = [_turned(job, entry) for entry in ([named] if isinstance(named, str) else named)]
+        config["decontam"]["benchmarks"] = turned[0] if isinstance(named, str) else turned
+        if job.config.decontam.root:
+            config["decontam"]["root"] = _turned(job, job.config.decontam.root)
     return config
+
+
+def _turned(job: Job, path: str) -> str:
+    """A path relative to the mix file, as a path relative to the output; what is no path (a registry name) stays."""
+    return os.path.relpath((job.base / path).absolute(), job.out.absolute()) if (job.base / path).exists() else path
 
 
 def _resolved_source(job: Job, source: MixSource) -> dict[str, Any]:
@@ -260,12 +209,8 @@ def _resolved_source(job: Job, source: MixSource) -> dict[str, Any]:
     return {k: v for k, v in whole.items() if v is not None and v != {}}
 
 
-def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """The top-level settings in which two resolved configs differ."""
-    return sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
-
-
-def _manifest(out: Path) -> dict[str, Any] | None:
+def manifest_of(out: Path) -> dict[str, Any] | None:
+    """The manifest of what is in the output directory; None when nothing whole is there."""
     path = out / "manifest.json"
     if not path.is_file():
         return None
@@ -286,7 +231,7 @@ def check_output(job: Job) -> None:
         return
     if not job.out.is_dir():
         raise StoreError(f"{job.out}: is a file, expected a directory", "give another --out")
-    manifest = _manifest(job.out)
+    manifest = manifest_of(job.out)
     if manifest is not None:
         name = manifest["identity"].get("name")
         if not job.force and (name != job.config.name or manifest["identity"]["stage"]["name"] != "mix"):

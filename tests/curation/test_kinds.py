@@ -157,6 +157,23 @@ def test_contamination_is_dropped_with_evidence_and_the_result_scans_clean(tmp_p
     assert subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": ""}, capture_output=True).returncode == 0
 
 
+def test_the_written_config_finds_its_benchmarks_again(tmp_path: Path, leaky: dict[str, Any]) -> None:
+    first = build(tmp_path, leaky)
+    command = [sys.executable, "-m", "curation.build_mix", str(tmp_path / "out/config.yaml"), "--out", str(tmp_path / "x/again"), "--json"]
+    again = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    assert again["identity"]["ids_sha256"] == first["identity"]["ids_sha256"]
+    assert again["identity"]["counts"]["by_reason"] == {"contaminated": 1}
+
+
+def test_two_builds_at_once_take_turns(tmp_path: Path, leaky: dict[str, Any]) -> None:
+    (tmp_path / "mix.yaml").write_text(yaml.safe_dump({"name": "m", **leaky}))
+    command = [sys.executable, "-m", "curation.build_mix", str(tmp_path / "mix.yaml"), "--out", str(tmp_path / "out")]
+    running = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) for _ in range(3)]
+    said = [job.communicate(timeout=300)[1] for job in running]
+    assert [job.returncode for job in running] == [0, 0, 0], said
+    assert sum("nothing changed" in text for text in said) == 2
+
+
 def test_a_reported_benchmark_drops_nothing(tmp_path: Path, leaky: dict[str, Any]) -> None:
     leaky["decontam"]["policy"] = {"dev": "report"}
     counts = build(tmp_path, leaky)["identity"]["counts"]

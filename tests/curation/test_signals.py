@@ -21,7 +21,9 @@ def measure(*rows: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_counts_of_a_conversation() -> None:
-    (row,) = measure({"kind": "sft", "messages": [{"role": "system", "content": "Be brief."}, *chat("One two?", "Three four five.")["messages"]]})
+    (row,) = measure(
+        {"kind": "sft", "messages": [{"role": "system", "content": "Be brief."}, *chat("One two?", "Three four five.")["messages"]]}
+    )
     assert (row["n_turns"], row["n_words"], row["n_chars"]) == (2, 7, 9 + 8 + 16)
     assert (row["prompt_chars"], row["response_chars"], row["n_tokens"]) == (17, 16, 9)
     assert (row["preview"], row["rejected_chars"], row["same_answers"]) == ("One two?", None, None)
@@ -103,7 +105,10 @@ def test_empty_turns_are_seen_and_tool_calls_are_not_empty() -> None:
     rows = measure(
         chat("Q", "  \n"),
         chat("", "A"),
-        {"kind": "sft", "messages": [{"role": "user", "content": "Q"}, call, {"role": "tool", "content": ""}, {"role": "assistant", "content": "A"}]},
+        {
+            "kind": "sft",
+            "messages": [{"role": "user", "content": "Q"}, call, {"role": "tool", "content": ""}, {"role": "assistant", "content": "A"}],
+        },
     )
     assert [r["empty"] for r in rows] == [True, True, False]
     assert rows[2]["has_tools"]
