@@ -1,0 +1,1 @@
+"""The pages of the browser: one file each, with one `show(page)`."""
