@@ -19,6 +19,13 @@ ICON = Path(__file__).with_name("icon.png")  # a name of an icon or an emoji wou
 VIEWS = (
     shell.View("overview", "Overview", ":material/insights:"),
     shell.View("browse", "Browse", ":material/article:"),
+    shell.View("pairs", "Pairs", ":material/compare_arrows:"),
+    shell.View("duplicates", "Duplicates", ":material/content_copy:"),
+    shell.View("contamination", "Contamination", ":material/coronavirus:"),
+    shell.View("compare", "Compare", ":material/difference:"),
+    shell.View("sql", "SQL", ":material/database:"),
+    shell.View("template", "Template", ":material/format_shapes:"),
+    shell.View("runs", "Runs", ":material/monitoring:"),
 )
 
 

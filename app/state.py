@@ -3,7 +3,8 @@
     ?data=tiny&source=alpaca&source=chats&min.n_tokens=100&q=hello&row=3f2a91c04d5e6b78
 
 Every key that is not reserved names a column: its values (several: any of them; ∅: no value), or `min.COLUMN` and `max.COLUMN`.
-So any column a sidecar brings can be filtered, and a link means the same in every view.
+So any column a sidecar brings can be filtered, and a link means the same in every view. What only one view knows (which lint, which
+benchmark) is `view.NAME`.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class State:
     page: int = 1
     row: str = ""
     other: str = ""  # the second dataset of a comparison
+    choices: tuple[tuple[str, str], ...] = ()  # (name, value) of what a view of its own lets one choose
 
     @property
     def filtered(self) -> bool:
@@ -50,6 +52,15 @@ class State:
     def chosen(self, column: str) -> tuple[str, ...]:
         """The values of a column that are asked for."""
         return dict(self.values).get(column, ())
+
+    def choice(self, name: str, default: str = "") -> str:
+        """What was chosen in a view."""
+        return dict(self.choices).get(name, default)
+
+    def with_choice(self, name: str, value: str) -> State:
+        """With this choice of a view; an empty one takes it away."""
+        others = {key: said for key, said in self.choices if key != name}
+        return self.go(choices=tuple(sorted((others | {name: value} if value else others).items())))
 
     def bounds(self, column: str) -> tuple[float | None, float | None]:
         """The bounds of a column."""
@@ -84,6 +95,7 @@ def parse(query: Mapping[str, list[str]]) -> State:
 
     bounds: dict[str, list[float | None]] = {}
     values: dict[str, tuple[str, ...]] = {}
+    choices: dict[str, str] = {}
     for key, given in query.items():
         side, dot, column = key.partition(".")
         if dot and side in ("min", "max") and column:
@@ -92,6 +104,8 @@ def parse(query: Mapping[str, list[str]]) -> State:
                 bounds.setdefault(column, [None, None])[side == "max"] = bound
         elif dot and side == "col" and column:
             values[column] = tuple(dict.fromkeys(given))
+        elif dot and side == "view" and column:
+            choices[column] = given[-1]
         elif key not in RESERVED:
             values[key] = tuple(dict.fromkeys(given))
     page, seed = _whole(one("page")), _whole(one("seed"))
@@ -112,6 +126,7 @@ def parse(query: Mapping[str, list[str]]) -> State:
         page=max(page or 1, 1),
         row=one("row"),
         other=one("other"),
+        choices=tuple(sorted(choices.items())),
     )
 
 
@@ -124,13 +139,14 @@ def params(state: State) -> dict[str, list[str]]:
     if state.part != "kept":
         out["part"] = [state.part]
     for column, chosen in state.values:
-        plain = column not in RESERVED and column.partition(".")[0] not in ("min", "max", "col")
+        plain = column not in RESERVED and column.partition(".")[0] not in ("min", "max", "col", "view")
         out[column if plain else f"col.{column}"] = list(chosen)
     for column, low, high in state.ranges:
         out |= {f"min.{column}": [f"{low:.12g}"]} if low is not None else {}
         out |= {f"max.{column}": [f"{high:.12g}"]} if high is not None else {}
     out |= {key: list(getattr(state, key)) for key in ("flag", "hit") if getattr(state, key)}
     out |= {key: ["1"] for key in ("regex", "dup") if getattr(state, key)}
+    out |= {f"view.{name}": [value] for name, value in state.choices}
     if state.seed is not None:
         out["seed"] = [str(state.seed)]
     if state.page != 1:
