@@ -1,0 +1,133 @@
+"""A run's report: report.md with tables and plots, and a diagram of what came from what.
+
+    page = Report(out, "Zephyr at toy size", "What was done and what came of it.")
+    page.section("Pairs", "Best against a random lower one.", rows=[{"pairs": 310, "mean margin": 0.42}])
+    page.lines("yield", {"pairs": ([1, 2, 3], [310, 290, 260])}, "round", "pairs")
+    page.lineage(steps)
+    page.write()
+
+Figures come from the steps, never from the clock, so a killed and resumed run writes the same report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from columnar.store import whole_file
+from recipes.steps import Step
+
+Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+
+
+class Report:
+    """A Markdown page in the making; plots go beside it into OUT/plots."""
+
+    def __init__(self, out: Path, title: str, about: str) -> None:
+        self.out = out
+        self.parts = [f"# {title}", about]
+
+    def section(self, title: str, text: str = "", rows: Sequence[Mapping[str, Any]] | None = None) -> None:
+        """A heading, a paragraph, a table."""
+        self.parts.append(f"## {title}")
+        if text:
+            self.parts.append(text)
+        if rows is not None:
+            self.table(rows)
+
+    def text(self, text: str) -> None:
+        """A paragraph."""
+        self.parts.append(text)
+
+    def table(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """A table; the first row names the columns."""
+        if not rows:
+            self.parts.append("(nothing)")
+            return
+        names = list(rows[0])
+        lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+        lines += ["| " + " | ".join(_cell(row.get(name)) for name in names) + " |" for row in rows]
+        self.parts.append("\n".join(lines))
+
+    def lines(self, name: str, series: Series, x: str, y: str, marker: str = "o") -> None:
+        """A plot of lines."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for label, (xs, ys) in series.items():
+            axes.plot(xs, ys, marker=marker, markersize=3, label=label)
+        self._finish(figure, axes, name, x, y, len(series) > 1)
+
+    def bars(self, name: str, values: Mapping[str, float], y: str) -> None:
+        """A plot of bars."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6, 3.2), layout="constrained")
+        axes = figure.subplots()
+        axes.bar(list(values), list(values.values()), color="#4878a8")
+        axes.tick_params(axis="x", rotation=30 if len(values) > 5 else 0)
+        self._finish(figure, axes, name, "", y, False)
+
+    def points(self, name: str, at: Mapping[str, tuple[float, float]], x: str, y: str) -> None:
+        """Named points in a plane, joined in their order (one model version after the other)."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(5, 4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([p[0] for p in at.values()], [p[1] for p in at.values()], color="#bbbbbb", zorder=1)
+        for label, place in at.items():
+            axes.scatter(*place, zorder=2)
+            axes.annotate(label, place, xytext=(4, 4), textcoords="offset points")
+        self._finish(figure, axes, name, x, y, False)
+
+    def lineage(self, steps: Sequence[Step], sources: Mapping[str, Sequence[str]] | None = None) -> None:
+        """What came from what, down to the source data; `sources`: per step the data from outside that it read."""
+        arrows = [f"  {before} --> {step.name}" for step in steps for before in step.after]
+        for name, outside in (sources or {}).items():
+            arrows += [f'  src{abs(hash_of(source))}["{_label(source)}"] --> {name}' for source in outside]
+        alone = [f"  {step.name}" for step in steps if not step.after]
+        self.section("What came from what")
+        self.parts.append("```mermaid\nflowchart TD\n" + "\n".join([*alone, *arrows]) + "\n```")
+
+    def write(self) -> Path:
+        """Write OUT/report.md."""
+        path = self.out / "report.md"
+        with whole_file(path) as temporary:
+            temporary.write_text("\n\n".join(self.parts) + "\n", encoding="utf-8")
+        return path
+
+    def _finish(self, figure: Any, axes: Any, name: str, x: str, y: str, legend: bool) -> None:
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.grid(alpha=0.3)
+        if legend:
+            axes.legend(fontsize=8)
+        path = self.out / "plots" / f"{name}.png"
+        with whole_file(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+        self.parts.append(f"![{name}](plots/{name}.png)")
+
+
+def hash_of(text: str) -> int:
+    """A number for a name, the same in every process."""
+    import zlib
+
+    return zlib.crc32(text.encode())
+
+
+def _label(text: str) -> str:
+    return text.replace('"', "'").replace("\n", " ")[:80]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "·"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.3f}".rstrip("0").rstrip(".")
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value).replace("|", "\\|").replace("\n", " ")
