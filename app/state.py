@@ -68,7 +68,7 @@ class State:
 
     def go(self, **changes: Any) -> State:
         """Another place; when the list changes with it, at its first page."""
-        moved = set(changes) - {"row", "page", "other"}
+        moved = set(changes) - {"row", "page", "other", "choices"}
         return replace(self, **({"page": 1, **changes} if moved else changes))
 
     def with_values(self, column: str, chosen: Iterable[str]) -> State:
