@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from app import db, render, shell, side, state
-from app.listing import listing, unless
+from app.rowlist import row_list, unless
 from app.shell import Page
 from columnar.errors import CaravanError
 
@@ -56,7 +56,7 @@ def show(page: Page) -> None:
             FROM (SELECT id, source, {preview} AS prompt,
                     list_filter(list_transform(candidates, lambda c: c.score), lambda s: s IS NOT NULL) AS scores
                   FROM rows WHERE {where.sql})""" + (f" ORDER BY {order}" if order else "")
-        opened = listing(page, sql, where.params, total, {"best": "%.3g", "spread": "%.3g"})
+        opened = row_list(page, sql, where.params, total, {"best": "%.3g", "spread": "%.3g"})
         if opened:
             detail(page.data, opened, page)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app import lints, shell, side, state
-from app.listing import listing, unless
+from app.rowlist import row_list, unless
 from app.shell import Page
 from app.views import candidates
 from columnar.ask import plain
@@ -150,7 +150,7 @@ def _list(page: Page, where: state.Condition, chosen: lints.Finding | None, tota
         on_change=lambda: shell.go(page.state.go(row="", page=1).with_choice("order", unless(st.session_state["order"], "as stored"))),
     )
     sql = f"SELECT {narrow} FROM rows WHERE kind = 'pair' AND ({where.sql}){lint}" + (f" ORDER BY {order}" if order else "")
-    return listing(page, sql, where.params, chosen.count if chosen else total, {"margin": "%.3g"})
+    return row_list(page, sql, where.params, chosen.count if chosen else total, {"margin": "%.3g"})
 
 
 def detail(page: Page, row_id: str) -> None:
