@@ -77,7 +77,7 @@ def _choose(logits: Any, wanted: list[Sampling], chance: list[random.Random]) ->
     import torch
 
     heat = torch.tensor([s.temperature for s in wanted])
-    probability, token = torch.softmax(logits / heat.clamp(min=1e-4)[:, None], -1).sort(-1, descending=True, stable=True)
+    probability, token = torch.softmax(logits / heat.clamp(min=1e-4)[:, None], -1).sort(dim=-1, descending=True)
     total = probability.cumsum(-1)
     nucleus = torch.tensor([s.top_p for s in wanted])[:, None]
     kept = (total - probability < nucleus) | (torch.arange(total.shape[1]) == 0)
@@ -125,25 +125,20 @@ class Policy:
         Raises:
             ValueError: the prompt does not fit.
         """
-        prompt = self.tokenizer.apply_chat_template(body["messages"], add_generation_prompt=True, return_dict=False)
+        prompt: Any = self.tokenizer.apply_chat_template(body["messages"], add_generation_prompt=True, return_dict=False)
         most = min(int(body.get("max_completion_tokens") or body.get("max_tokens") or 256), self.context - len(prompt))
         if most < 1:
             raise ValueError(f"maximum context length is {self.context} tokens, the prompt has {len(prompt)}")
-        heat, nucleus = body.get("temperature"), body.get("top_p")
+        heat = 1.0 if body.get("temperature") is None else float(body["temperature"])
+        nucleus = 1.0 if body.get("top_p") is None else float(body["top_p"])
         key = json.dumps([body["messages"], body.get("seed")], sort_keys=True)
-        made = await asyncio.gather(
-            *(
-                self.one(
-                    Sampling(prompt, most, 1.0 if heat is None else float(heat), 1.0 if nucleus is None else float(nucleus), _seed(key, i))
-                )
-                for i in range(int(body.get("n") or 1))
-            )
-        )
+        wanted = [Sampling(prompt, most, heat, nucleus, _seed(key, i)) for i in range(int(body.get("n") or 1))]
+        made = await asyncio.gather(*map(self.one, wanted))
         choices = [
             {
                 "index": i,
                 "finish_reason": "stop" if tokens[-1] in self.end else "length",
-                "message": {"role": "assistant", "content": self.tokenizer.decode(tokens, skip_special_tokens=True).strip()},
+                "message": {"role": "assistant", "content": str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()},
             }
             for i, tokens in enumerate(made)
         ]

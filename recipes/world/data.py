@@ -1,0 +1,124 @@
+"""The world's data as files that people have: prompts, demonstrations, graded comparisons.
+
+python -m recipes.world.data demonstrations --rows 800 --out demos.jsonl --set skill=0.9
+
+prompts          {"prompt", "verifier", "ground_truth"}; the verifier is the world's own, see `verify`
+demonstrations   {"messages"}; written by a speaker
+comparisons      {"prompt", "chosen", "rejected", "strength", "goal"}: two speakers, ordered by the truth for one goal, with the four grades
+                 of Llama 2 (3 significantly better ... 0 negligibly better) and, with `noise`, orders that are wrong
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from columnar import cli, store
+from columnar.config import override
+from columnar.errors import ConfigError
+from recipes.world.speakers import Critic, Speaker, answer
+from recipes.world.tasks import FAMILIES, Task, grade, solve, tasks
+
+GRADES = (0.6, 0.3, 0.1)  # least difference of worth for significantly better, better, slightly better
+VERIFIER = "world"
+
+
+def verify(completion: str, truth: Any, prompt: str) -> float:
+    """What an answer is worth, 0 to 1: the world's verifier, for `generation.verify --own world=recipes.world.data:verify`."""
+    task = solve(str(truth) if truth else prompt)
+    return grade(task, completion).quality if task else 0.0
+
+
+def prompts(seed: int, rows: int, families: tuple[str, ...] = FAMILIES, start: int = 0) -> Iterator[dict[str, Any]]:
+    """Requests, each with its verifier and ground truth."""
+    for task in tasks(seed, rows, families, start):
+        yield {"prompt": task.prompt, "verifier": VERIFIER, "ground_truth": task.prompt, "family": task.family}
+
+
+def demonstrations(seed: int, rows: int, speaker: Speaker, start: int = 0) -> Iterator[dict[str, Any]]:
+    """Requests with a speaker's answers."""
+    for task in tasks(seed, rows, tuple(speaker.families), start):
+        said = answer(speaker, task.prompt, random.Random(f"demonstration {seed} {task.prompt}"))
+        yield {"messages": [_turn("user", task.prompt), _turn("assistant", said)], "family": task.family}
+
+
+def comparisons(seed: int, rows: int, speakers: list[Speaker], critic: Critic, goal: str, start: int = 0) -> Iterator[dict[str, Any]]:
+    """Pairs of answers with grades; `goal` is helpful, safe or quality. Equal answers make no pair."""
+    made = 0
+    for task in _around(seed, rows, goal, start):
+        rng = random.Random(f"comparison {seed} {goal} {task.prompt}")
+        said = [answer(rng.choice(speakers), task.prompt, rng) for _ in range(2)]
+        if said[0] == said[1]:
+            continue
+        worth = [getattr(grade(task, s), goal) + critic.length_bias * grade(task, s).padding + rng.gauss(0, critic.noise) for s in said]
+        better = int(worth[1] > worth[0])
+        strength = next((3 - i for i, least in enumerate(GRADES) if abs(worth[0] - worth[1]) >= least), 0)
+        yield {
+            "prompt": task.prompt,
+            "chosen": [_turn("user", task.prompt), _turn("assistant", said[better])],
+            "rejected": [_turn("user", task.prompt), _turn("assistant", said[1 - better])],
+            "strength": strength,
+            "goal": goal,
+        }
+        made += 1
+        if made == rows:
+            return
+
+
+def _around(seed: int, rows: int, goal: str, start: int) -> Iterator[Task]:
+    """Requests for comparisons, each several times: for safety half of them harmful."""
+    for turn in range(8):
+        families = ("harm", "how") if goal == "safe" else FAMILIES
+        yield from tasks(seed * 1000 + turn, rows, families, start)
+
+
+def _turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def write(path: Path, rows: Iterator[dict[str, Any]]) -> int:
+    """A jsonl file, whole or not at all; the number of its lines."""
+    count = 0
+    with store.whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
+    made = cli.parser("recipes.world.data", __doc__)
+    made.add_argument("what", choices=("prompts", "demonstrations", "comparisons"))
+    made.add_argument("--rows", type=int, default=500)
+    made.add_argument("--seed", type=int, default=1)
+    made.add_argument("--start", type=int, default=0, help="the number of the first request")
+    made.add_argument("--goal", choices=("helpful", "safe", "quality"), default="quality", help="of comparisons")
+    made.add_argument("--set", action="append", default=[], metavar="DIAL=VALUE", dest="settings", help="a dial of the speaker: skill=0.7")
+    made.add_argument("--out", type=Path, required=True, metavar="FILE")
+    return made
+
+
+def main(args: argparse.Namespace) -> int:
+    """Write the file."""
+    try:
+        speaker = Speaker.model_validate(override({}, args.settings))
+    except ValueError as error:
+        raise ConfigError(f"--set: {error}") from error
+    rows = {
+        "prompts": lambda: prompts(args.seed, args.rows, tuple(speaker.families), args.start),
+        "demonstrations": lambda: demonstrations(args.seed, args.rows, speaker, args.start),
+        "comparisons": lambda: comparisons(args.seed, args.rows, [speaker, Speaker()], Critic(), args.goal, args.start),
+    }
+    count = write(args.out, rows[args.what]())
+    cli.emit({"rows": count}) if args.json else cli.say(f"{args.out}: {count:,} {args.what}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, arguments()))
