@@ -1,80 +1,185 @@
-"""A list of 25 rows and which of them is open: what the views below Browse share. J and K go to the next and the one before."""
+"""What Browse asks of a dataset: a page of rows, how many there are, the counts beside each filter, a histogram. No Streamlit.
+
+Only narrow columns are read, except where text is searched. Every number is exact and says under which filter it holds.
+"""
 
 from __future__ import annotations
 
+import bisect
+import math
+from dataclasses import dataclass
 from typing import Any
 
-import streamlit as st
+from app.db import Data
+from app.state import NULL, NUMBERS, Condition, State, condition
+from columnar.ask import Result
+from columnar.jsonviews import quoted
 
-from app import shell
-from app.shell import Page
+PAGE = 25
+LARGE = 1_000_000  # rows from which a search looks at the previews unless told otherwise
+COUNTED = 300_000  # rows up to which a search of every turn is counted without asking
+LEAVE_OUT = {"id", "hash", "prompt_hash", "preview", "key"}  # columns in which every row is different
+SHOWN = ("source", "reason", "split", "n_tokens", "n_turns")  # beside the preview, those that there are
 
-PER_PAGE = 25
+
+@dataclass(frozen=True)
+class Found:
+    """A page of the list."""
+
+    rows: list[dict[str, Any]]
+    sql: str
+    condition: Condition
+    result: Result
 
 
-def listing(page: Page, sql: str, params: dict[str, Any], total: int, formats: dict[str, str] | None = None, key: str = "id") -> str:
-    """Draw one page of a query's rows and return the value of `key` in the open one: the URL's `row`, else the first; "" without rows.
+def view(state: State) -> str:
+    """The SQL view of a part."""
+    return "dropped" if state.part == "dropped" else "rows"
 
-    Args:
-        sql: without LIMIT; its order must be stable.
-        total: how many rows it has in all.
-        formats: of columns, as printf writes them.
+
+def settled(data: Data, state: State) -> State:
+    """With the place where text is looked for decided: every turn, or in a large dataset the previews."""
+    if not state.q or state.within or "preview" not in data.columns[view(state)]:
+        return state
+    return state.go(within="preview" if data.dataset.rows > LARGE else "text", page=state.page)
+
+
+def limits(data: Data, state: State, without: str = "") -> Condition:
+    """The filters as SQL for this dataset."""
+    return condition(settled(data, state), data.columns[view(state)], without)
+
+
+def page(data: Data, state: State) -> Found:
+    """The rows of a page, in the order asked for.
+
+    Raises:
+        QueryError: a filter that is not SQL, an unknown column, or out of time.
     """
-    if not total:
-        st.html('<p class="cv-note">No rows here.</p>')
-        return ""
-    pages = -(-total // PER_PAGE)
-    number = min(page.state.page, pages)
-    first = (number - 1) * PER_PAGE
-    before = min(first, 1)  # the row before this page, for K on its first row
-    answer = page.data.run(f"{sql} LIMIT {PER_PAGE + 1 + before} OFFSET {first - before}", params, timeout=120)
-    around = answer.rows
-    here = around[before : before + PER_PAGE]
-    if not here:
-        return page.state.row
-    keys = [str(line[key]) for line in around]
-    opened = page.state.row or keys[before]
-    place = keys.index(opened) if opened in keys else -1
-    _moves(page, number, keys, place, before, total)
-    _table(page, here, [str(line[key]) for line in here], opened, formats or {})
-    shell.asked(sql, answer, params)
-    return opened
+    columns = data.columns[view(state)]
+    where = limits(data, state)
+    shown = [name for name in SHOWN if name in columns]
+    ordered = state.sort.removeprefix("-")
+    if ordered in columns and ordered not in shown and ordered not in LEAVE_OUT and columns[ordered] in NUMBERS:
+        shown.append(ordered)
+    chosen = ", ".join(["id", f"{_preview(columns, settled(data, state))} AS preview", *map(quoted, shown)])
+    sql = f"SELECT {chosen}\nFROM {view(state)}\nWHERE {where.sql}{_order(state, columns)}\nLIMIT {PAGE} OFFSET {(state.page - 1) * PAGE}"
+    given = where.params | ({"q": state.q if state.regex else state.q.lower()} if "$q" in sql else {})
+    result = data.run(sql, given)
+    return Found(result.rows, sql, Condition(where.sql, given, where.ignored), result)
 
 
-def _moves(page: Page, number: int, keys: list[str], place: int, before: int, total: int) -> None:
-    def to(at: int) -> None:
-        shell.go(page.state.go(row=keys[at], page=number + (-1 if at < before else 1 if at >= before + PER_PAGE else 0)))
-
-    back, on, where, turn = st.columns([1, 1, 3, 4], vertical_alignment="center")
-    back.button("Before", shortcut="K", key="before", disabled=place < 1, on_click=to, args=(place - 1,), width="stretch")
-    on.button("Next", shortcut="J", key="next", disabled=not -1 < place < len(keys) - 1, on_click=to, args=(place + 1,), width="stretch")
-    at = (number - 1) * PER_PAGE + place - before + 1
-    where.caption(f"{at:,} of {total:,}" if place >= 0 else f"{total:,} rows; the open one is not on this page")
-    with turn:
-        pages = -(-total // PER_PAGE)
-        if pages > 1:
-            key = f"page {number}"  # a page reached by J or by a link is a widget of its own, which begins there
-            st.pagination(pages, default=number, key=key, on_change=lambda: shell.go(page.state.go(row="", page=st.session_state[key])))
+def total(data: Data, state: State) -> int:
+    """How many rows there are in this part."""
+    return data.dataset.rows if state.part == "kept" else int(data.one("SELECT count(*) FROM dropped"))
 
 
-def _table(page: Page, lines: list[dict[str, Any]], keys: list[str], opened: str, formats: dict[str, str]) -> None:
-    def chosen() -> None:
-        rows = st.session_state["list"]["selection"]["rows"]
-        if rows and rows[0] < len(keys):
-            shell.go(page.state.go(row=keys[rows[0]]))
-
-    st.session_state["list"] = {"selection": {"rows": [keys.index(opened)] if opened in keys else [], "columns": [], "cells": []}}
-    st.dataframe(
-        lines,
-        key="list",
-        height=250,
-        hide_index=True,
-        on_select=chosen,
-        selection_mode="single-row",
-        column_config={name: st.column_config.NumberColumn(format=form) for name, form in formats.items()},
-    )
+def count(data: Data, state: State, timeout: float | None = None) -> int:
+    """How many rows the filters leave."""
+    if not state.filtered:
+        return total(data, state)
+    where = limits(data, state)
+    return int(data.one(f"SELECT count(*) FROM {view(state)} WHERE {where.sql}", where.params, timeout or 30))
 
 
-def unless(value: str | None, default: str) -> str:
-    """A choice as the URL has it: nothing where it is the default."""
-    return "" if value in (None, default) else str(value)
+def counts_itself(data: Data, state: State) -> bool:
+    """Whether the count comes without asking: not when it means to read all the text of a large dataset."""
+    return not state.q or settled(data, state).within == "preview" or total(data, state) <= COUNTED
+
+
+def _order(state: State, columns: dict[str, str]) -> str:
+    if state.seed is not None:
+        return f"\nORDER BY md5(id || '{state.seed}')"
+    name = state.sort.removeprefix("-")
+    return f"\nORDER BY {quoted(name)} {'DESC' if state.sort.startswith('-') else 'ASC'} NULLS LAST, id" if name in columns else ""
+
+
+def _preview(columns: dict[str, str], state: State) -> str:
+    """The beginning of a row; under a search the text around the first find."""
+    texts = [
+        f"list_transform(coalesce({c}, []), lambda m: m.content)" for c in ("messages", "prompt", "chosen", "rejected") if c in columns
+    ]
+    if not texts:
+        return "preview" if "preview" in columns else "''"
+    joined = texts[0] if len(texts) == 1 else f"list_concat({', '.join(texts)})"
+    first = "preview" if "preview" in columns else f"substr({joined}[1], 1, 160)"
+    if not state.q or state.within == "preview":
+        return first
+    holds = "regexp_matches(t, $q, 'i')" if state.regex else "contains(lower(t), $q)"
+    hit = f"list_filter({joined}, lambda t: {holds})[1]"
+    at = f"strpos({hit}, regexp_extract({hit}, $q, 0, 'i'))" if state.regex else f"strpos(lower({hit}), $q)"
+    return f"coalesce('… ' || substr({hit}, greatest(1, {at} - 50), 160), {first})"
+
+
+def facet(data: Data, state: State, column: str, most: int = 12) -> tuple[list[tuple[str, int]], bool]:
+    """The values of a column with their counts, largest first, under all filters but the one on it; and whether there are more.
+    No value is `NULL`."""
+    where = limits(data, state, without=column)
+    sql = f"SELECT {quoted(column)}::VARCHAR AS value, count(*) AS n FROM {view(state)} WHERE {where.sql} GROUP BY 1 ORDER BY n DESC, 1 LIMIT {most + 1}"
+    rows = data.run(sql, where.params).rows
+    found = [(NULL if row["value"] is None else str(row["value"]), int(row["n"])) for row in rows[:most]]
+    missing = [value for value in state.chosen(column) if value not in dict(found)]
+    return found + [(value, -1) for value in missing], len(rows) > most
+
+
+def signs(data: Data, state: State) -> list[tuple[str, int]]:
+    """The yes-or-no columns that some row says yes to, with how many; those of the filter always."""
+    names = [name for name, kind in data.columns[view(state)].items() if kind == "BOOLEAN"]
+    if not names:
+        return []
+    where = limits(data, state)
+    sums = ", ".join(f"count_if({quoted(name)}) AS {quoted(name)}" for name in names)
+    row = data.run(f"SELECT {sums} FROM {view(state)} WHERE {where.sql}", where.params).rows[0]
+    return sorted(((name, int(n)) for name, n in row.items() if n or state.chosen(name)), key=lambda pair: (-pair[1], pair[0]))
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts by bin; bin i holds edges[i] <= value < edges[i + 1], the last one also its end."""
+
+    edges: list[float]
+    counts: list[int]
+    missing: int
+
+
+def histogram(data: Data, state: State, column: str, bins: int = 24) -> Histogram | None:
+    """A column's values under all filters but the one on it, over the range it has in the whole part; None without any value."""
+    name = quoted(column)
+    ends = data.run(
+        f"SELECT min({name})::DOUBLE AS low, max({name})::DOUBLE AS high FROM {view(state)} WHERE isfinite({name}::DOUBLE)"
+    ).rows[0]
+    if ends["low"] is None:
+        return None
+    whole = "INT" in data.columns[view(state)][column]
+    edges = nice_edges(ends["low"], ends["high"], whole, bins)
+    where = limits(data, state, without=column)
+    # whole numbers repeat, so that counting each is cheap; others are counted by step
+    step = 1.0 if whole else edges[1] - edges[0]
+    value = name if whole else f"CASE WHEN isfinite({name}) THEN floor(({name} - {edges[0]!r}) / {step!r}) END"
+    sql = f"SELECT {value} AS value, count(*) AS n FROM {view(state)} WHERE {where.sql} GROUP BY 1"
+    counts, missing = [0] * (len(edges) - 1), 0
+    for row in data.run(sql, where.params, max_rows=None).rows:
+        if row["value"] is None:
+            missing += int(row["n"])
+        else:
+            at = bisect.bisect_right(edges, row["value"]) - 1 if whole else int(row["value"])
+            counts[min(max(at, 0), len(counts) - 1)] += int(row["n"])
+    return Histogram(edges, counts, missing)
+
+
+def nice_edges(low: float, high: float, whole: bool, bins: int = 24) -> list[float]:
+    """Edges that people can read: single numbers when there are few, 1-2-5 steps, powers when the values span decades."""
+    if whole and high - low < bins:
+        return [float(n) for n in range(int(low), int(high) + 2)]
+    if low >= 0 and whole and high >= 1000:
+        edges = [0.0, *(float(m * 10**e) for e in range(16) for m in (1, 2, 5))]
+        start = max((i for i, edge in enumerate(edges) if edge <= low), default=0)
+        end = next((i for i, edge in enumerate(edges) if edge > high), len(edges) - 1)
+        return edges[start : end + 1]
+    if low == high:
+        return [low, low + (abs(low) or 1) * 1e-3]
+    rough = (high - low) / bins
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
+    first = int(low // step)
+    edges = [round((first + i) * step, 12) for i in range(bins + 2)]
+    return [edge for i, edge in enumerate(edges) if i == 0 or edges[i - 1] < high or edge <= high]

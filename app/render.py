@@ -1,6 +1,6 @@
 """Rows as safe HTML. Pure functions of text: everything a row holds is escaped first, and nothing in the result can run or load anything.
 
-chat(messages) -> str        mark(text, spans) -> str       bars(...) -> str
+escape(text)        mark(text, spans)        problem(message, hint)
 """
 
 from __future__ import annotations
@@ -8,14 +8,13 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 MOST = 20_000  # characters of one message that are shown before "show all"
 
 # What would steer a reader rather than be read: control characters (ANSI colours), and those that turn or hide text.
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"
-)
-_FENCE = re.compile(r"^(`{3,}|~{3,})([^\n`]*)\n(.*?)(?:^\1[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]")
+FENCE = re.compile(r"^(`{3,}|~{3,})([^\n`]*)\n(.*?)(?:^\1[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 
 
 def escape(text: str) -> str:
@@ -64,6 +63,13 @@ def problem(message: str, hint: str | None = None) -> str:
     return f'<div class="cv-problem" role="alert"><b>{escape(message)}</b>' + (f"<p>{escape(hint)}</p>" if hint else "") + "</div>"
 
 
+def label(text: str, most: int = 80) -> str:
+    """Text as the label of a button or pill, which Streamlit reads as Markdown: nothing in it is markup, and it stays on one line."""
+    flat = _UNSEEN.sub(lambda found: f"U+{ord(found[0]):04X}", " ".join(text[: 4 * most].split()))
+    short = flat if len(flat) <= most else flat[: most - 1] + "…"
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", short)
+
+
 def find(text: str, q: str) -> list[tuple[int, int]]:
     """Where the words asked for occur, whatever their case."""
     if not q:
@@ -71,6 +77,9 @@ def find(text: str, q: str) -> list[tuple[int, int]]:
     return [found.span() for found in re.finditer(re.escape(q), text, re.IGNORECASE)]
 
 
-STYLE = """
-.cv-brand{font-weight:700;font-size:1.25rem;letter-spacing:-.02em}
-"""
+def facts(pairs: Iterable[tuple[str, str]]) -> str:
+    """A list of names and what is said of them."""
+    return '<dl class="cv-facts">' + "".join(f"<dt>{escape(name)}</dt><dd>{escape(said)}</dd>" for name, said in pairs) + "</dl>"
+
+
+STYLE = Path(__file__).with_name("style.css").read_text(encoding="utf-8")

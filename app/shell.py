@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlencode
 
 import streamlit as st
 
@@ -64,6 +65,22 @@ def link(view: str, label: str, place: state.State, *, help: str | None = None, 
     st.page_link(st.session_state["_pages"][view], label=label, query_params=state.params(place), help=help, icon=icon)
 
 
+def href(view: str, place: state.State) -> str:
+    """The address of a place in a view, for links inside HTML (which load the page anew; `link` does not)."""
+    return f"{view}?{urlencode(state.params(place), doseq=True)}"
+
+
+def place_of_row(place: state.State, row_id: str) -> dict[str, list[str]]:
+    """The query parameters of another row of the same dataset, in or out, without filters."""
+    return state.params(state.State(data=place.data, row=row_id))
+
+
+def full_address(place: state.State) -> str:
+    """A place in this view as an address to send to someone."""
+    here = (st.context.url or "").partition("?")[0]
+    return f"{here}?{urlencode(state.params(place), doseq=True)}"
+
+
 def datasets(dirs: Sequence[str]) -> dict[str, Path]:
     """The datasets to choose from: those of the command line, else those below the current folder; by a name for the URL."""
     if dirs:
@@ -98,7 +115,7 @@ def open_page(dirs: Sequence[str], view: View) -> Page | None:
 
 def _sidebar(paths: dict[str, Path], place: state.State, view: View) -> None:
     with st.sidebar:
-        st.html('<div class="cv-brand">Caravan</div>')
+        st.html('<div class="cv-brand"><i></i>Caravan</div>')
         if len(paths) > 1:
             names = list(paths)
             st.session_state["dataset"] = place.data if place.data in paths else names[0]

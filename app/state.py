@@ -17,8 +17,9 @@ from columnar.jsonviews import quoted
 
 NULL = "∅"  # how a link and a facet write "no value"
 PARTS = ("kept", "dropped")
+WITHIN = ("text", "preview")
 ROLES = ("system", "user", "assistant", "tool")
-RESERVED = {"data", "part", "q", "role", "regex", "flag", "hit", "dup", "where", "sort", "seed", "page", "row", "other"}
+RESERVED = {"data", "part", "q", "role", "regex", "flag", "hit", "dup", "where", "in", "sort", "seed", "page", "row", "other"}
 NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE")
 
 
@@ -31,6 +32,7 @@ class State:
     values: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (column, any of these)
     ranges: tuple[tuple[str, float | None, float | None], ...] = ()  # (column, at least, at most)
     q: str = ""  # text in any turn
+    within: str = ""  # where it is looked for: "text" (every turn), "preview" (the first characters of a row), empty: as suits the size
     role: str = ""  # only turns of this role
     regex: bool = False
     flag: tuple[str, ...] = ()  # rows with any of these flags; ∅: with none
@@ -115,6 +117,7 @@ def parse(query: Mapping[str, list[str]]) -> State:
         values=tuple(sorted(values.items())),
         ranges=tuple(sorted(((column, low, high) for column, (low, high) in bounds.items()), key=str)),
         q=one("q"),
+        within=one("in") if one("in") in WITHIN else "",
         role=one("role") if one("role") in ROLES else "",
         regex=one("regex") == "1",
         flag=tuple(query.get("flag") or ()),
@@ -136,6 +139,8 @@ def params(state: State) -> dict[str, list[str]]:
     for key in ("data", "q", "role", "where", "sort", "row", "other"):
         if getattr(state, key):
             out[key] = [getattr(state, key)]
+    if state.within:
+        out["in"] = [state.within]
     if state.part != "kept":
         out["part"] = [state.part]
     for column, chosen in state.values:
@@ -209,6 +214,8 @@ def condition(state: State, columns: Mapping[str, str], without: str = "") -> Co
 def _text(state: State, columns: Mapping[str, str], bind: Any) -> str:
     """Turns (and candidates) that hold the text: their content, thinking or tool calls."""
     wanted = bind(state.q if state.regex else state.q.lower())
+    if state.within == "preview" and "preview" in columns:
+        return f"regexp_matches(preview, {wanted}, 'i')" if state.regex else f"contains(lower(preview), {wanted})"
     role = f"m.role = {bind(state.role)} AND " if state.role else ""
 
     def holds(field: str) -> str:
