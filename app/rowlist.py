@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from app import shell
+from app.db import Data
 from app.shell import Page
 
 PER_PAGE = 25
@@ -21,6 +22,7 @@ def row_list(
     formats: dict[str, str] | None = None,
     key: str = "id",
     extend: Callable[[list[str]], dict[str, str]] | None = None,
+    data: Data | None = None,
 ) -> str:
     """Draw one page of a query's rows and return the value of `key` in the open one: the URL's `row`, else the first; "" without rows.
 
@@ -29,6 +31,7 @@ def row_list(
         total: how many rows it has in all.
         formats: of columns, as printf writes them.
         extend: the previews of rows, fetched for those on the page only.
+        data: where to ask, when it is not the page's dataset.
     """
     if not total:
         st.html('<p class="cv-note">No rows here.</p>')
@@ -37,7 +40,7 @@ def row_list(
     number = min(page.state.page, pages)
     first = (number - 1) * PER_PAGE
     before = min(first, 1)  # the row before this page, for K on its first row
-    answer = page.data.run(f"{sql} LIMIT {PER_PAGE + 1 + before} OFFSET {first - before}", params, timeout=120)
+    answer = (data or page.data).run(f"{sql} LIMIT {PER_PAGE + 1 + before} OFFSET {first - before}", params, timeout=120)
     around = answer.rows
     here = around[before : before + PER_PAGE]
     if not here:
