@@ -116,15 +116,3 @@ def overlaid(found: Overlay, names: tuple[str, str], escape: Any) -> str:
     ends = f"<span>{found.edges[0]:,.6g}</span><span>{found.edges[-1]:,.6g} and more</span>"
     key = "".join(f'<span><b class="cv-{side}"></b>{escape(name)}</span>' for side, name in zip("ab", names, strict=True))
     return f'<div class="cv-key">{key}</div><div class="cv-over">{"".join(bins)}</div><div class="cv-ends">{ends}</div>'
-
-
-STYLE = """
-.cv-over{display:flex;gap:2px;height:150px;align-items:flex-end;border-bottom:1px solid rgba(128,128,128,.5)}
-.cv-over i{flex:1;position:relative;height:100%}
-.cv-over b{position:absolute;bottom:0;left:0;right:0;border-radius:2px 2px 0 0}
-.cv-over .cv-a,.cv-key .cv-a{background:rgba(63,124,172,.55)}.cv-over .cv-b,.cv-key .cv-b{background:rgba(196,98,45,.5)}
-.cv-over .cv-b{left:25%;right:0}.cv-over .cv-a{right:25%}
-.cv-ends{display:flex;justify-content:space-between;font-size:.75rem;opacity:.65}
-.cv-key{display:flex;gap:1.2rem;font-size:.85rem;margin-bottom:.4rem}
-.cv-key b{display:inline-block;width:.8rem;height:.8rem;border-radius:.2rem;margin-right:.4rem}
-"""

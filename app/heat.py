@@ -55,17 +55,3 @@ def _cell(
     link = html.escape(href(row, column))
     cell = f'<a href="{link}" target="_self"{title}>{count:,}</a>'
     return f'<td class="cv-cell{here}" style="background:rgba(209,73,91,{strength:.2f})">{cell}</td>'
-
-
-STYLE = """
-.cv-heat{overflow:auto;max-height:70vh;font-size:.85rem}
-.cv-heat table{border-collapse:separate;border-spacing:2px}
-.cv-heat th{font-weight:500;text-align:right;padding:.15rem .5rem;white-space:nowrap;max-width:16rem;overflow:hidden;text-overflow:ellipsis}
-.cv-heat thead th{vertical-align:bottom;text-align:center}
-.cv-heat thead th span{writing-mode:vertical-rl;transform:rotate(180deg);max-height:11rem;overflow:hidden}
-.cv-heat td{text-align:right;border-radius:.25rem;background:rgba(128,128,128,.07);min-width:2.6rem;height:1.7rem}
-.cv-heat td a{display:block;padding:.15rem .45rem;color:inherit;text-decoration:none}
-.cv-heat td a:hover,.cv-heat .cv-here a{outline:2px solid currentColor;border-radius:.25rem}
-.cv-heat .cv-total{background:none;opacity:.7;padding:.15rem .45rem}
-.cv-corner{opacity:.6}
-"""

@@ -82,4 +82,4 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
     return '<dl class="cv-facts">' + "".join(f"<dt>{escape(name)}</dt><dd>{escape(said)}</dd>" for name, said in pairs) + "</dl>"
 
 
-STYLE = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+STYLE = "".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("style.css", "beside.css"))

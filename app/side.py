@@ -56,7 +56,7 @@ def messages_html(
         calls = _folded("tool calls", message.get("tool_calls"), most, opened=True)
         content = message.get("content")
         body = text_html(content, (spans or {}).get(number, ()), kind, most) if content else ""
-        out.append(f'<div class="cv-turn">{label}{thinking}{body}{calls}</div>')
+        out.append(f'<div class="cv-part">{label}{thinking}{body}{calls}</div>')
     return "".join(out) or '<div class="cv-cut">nothing</div>'
 
 
@@ -71,7 +71,7 @@ def facts(pairs: Mapping[str, Any]) -> str:
     told = (
         f"<span><b>{render.escape(name)}</b> {render.escape(figure(value))}</span>" for name, value in pairs.items() if value is not None
     )
-    return f'<div class="cv-facts">{"".join(told)}</div>'
+    return f'<div class="cv-figures">{"".join(told)}</div>'
 
 
 def figure(value: Any) -> str:
@@ -99,8 +99,10 @@ def differing(
     in_a: dict[int, list[Span]] = {}
     in_b: dict[int, list[Span]] = {}
     last = word_diff("", "")
+    if not a or not b:  # nothing to compare with: nothing to mark
+        return in_a, in_b, last
     nothing: Mapping[str, Any] = {}
-    for number, (one, other) in enumerate(itertools.zip_longest(a or (), b or (), fillvalue=nothing)):
+    for number, (one, other) in enumerate(itertools.zip_longest(a, b, fillvalue=nothing)):
         last = word_diff(str(one.get("content") or ""), str(other.get("content") or ""))
         in_a[number], in_b[number] = last.a, last.b
     return in_a, in_b, last
@@ -114,25 +116,3 @@ def turns_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     for number, candidate in enumerate(row.get("candidates") or (), 1):
         out.append({"role": f"candidate {number}, {candidate.get('model') or 'unknown'}", "content": candidate.get("content")})
     return out
-
-
-STYLE = """
-.cv-beside{font-size:.92rem;line-height:1.5}
-.cv-panes{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:1rem}
-.cv-pane{border:1px solid rgba(128,128,128,.28);border-radius:.6rem;padding:.7rem .9rem;min-width:0}
-.cv-good{border-top:3px solid #2a9d67}.cv-bad{border-top:3px solid #d1495b}
-.cv-title{font-weight:600;font-size:.8rem;letter-spacing:.03em;text-transform:uppercase;opacity:.75;margin-bottom:.35rem;overflow-wrap:anywhere}
-.cv-pinned{position:sticky;top:3.75rem;z-index:5;max-height:32vh;overflow:auto;border-radius:.6rem;padding:.6rem .9rem;margin-bottom:1rem;
-  background:rgba(128,128,128,.14);backdrop-filter:blur(14px)}
-.cv-turn+.cv-turn{margin-top:.7rem;border-top:1px dashed rgba(128,128,128,.3);padding-top:.5rem}
-.cv-role{font-size:.75rem;font-weight:600;opacity:.6}
-.cv-text{white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:plaintext}
-.cv-cut{opacity:.6;font-style:italic}
-.cv-facts{display:flex;flex-wrap:wrap;gap:.15rem 1rem;font-size:.8rem;opacity:.85;margin-bottom:.4rem}
-.cv-facts b{font-weight:500;opacity:.65}
-mark.cv-only-a{background:rgba(42,157,103,.28);color:inherit;border-radius:.2rem}
-mark.cv-only-b{background:rgba(209,73,91,.26);color:inherit;border-radius:.2rem}
-mark.cv-shared{background:rgba(233,163,40,.30);color:inherit;border-radius:.2rem}
-mark.cv-run{background:rgba(233,120,20,.55);color:inherit;border-radius:.2rem}
-mark.cv-learned{background:rgba(42,157,103,.28);color:inherit;border-radius:.2rem}
-"""

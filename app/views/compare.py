@@ -20,7 +20,6 @@ CELL_OF = {"changed": "changed", "moved_from": "moved", "removed": "removed", "a
 
 def show(page: Page) -> None:
     """Draw the page."""
-    st.html(f"<style>{side.STYLE}{comparing.STYLE}</style>")
     others = [name for name in page.paths if name != page.name]
     if not others:
         st.title("Compare")

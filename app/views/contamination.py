@@ -20,7 +20,7 @@ SOURCES = """
     FROM hit LEFT JOIN here USING (id) LEFT JOIN gone USING (id) GROUP BY ALL ORDER BY n DESC LIMIT 2000
 """
 WORST = """
-    SELECT benchmark || '/' || item_id AS item, benchmark, item_id, count(DISTINCT h.id) AS rows, round(max(coverage_item), 3) AS coverage,
+    SELECT benchmark || '/' || item_id AS item, count(DISTINCT h.id) AS rows, round(max(coverage_item), 3) AS coverage,
       max(longest_run) AS longest_run
     FROM hits_decontam AS h {join} WHERE {where} GROUP BY benchmark, item_id ORDER BY rows DESC, coverage DESC, item
 """
@@ -34,7 +34,6 @@ BEFORE = 1_000  # characters shown before the first run of a very long text
 
 def show(page: Page) -> None:
     """Draw the page."""
-    st.html(f"<style>{side.STYLE}{heat.STYLE}</style>")
     if not (page.data.path / "hits" / "decontam.parquet").is_file():
         st.title("Contamination")
         shell.missing("scan for benchmark items", COMMAND, page.data.path)
@@ -132,9 +131,18 @@ def _items(page: Page) -> None:
     st.subheader("Worst items" if not chosen else "Items of this cell")
     sql = WORST.format(join=join, where=where)
     total = int(page.data.one(f"SELECT count(DISTINCT (benchmark, item_id)) FROM hits_decontam AS h {join} WHERE {where}", params) or 0)
-    opened = row_list(page, sql, params, total, key="item")
+    opened = row_list(page, sql, params, total, key="item", extend=lambda items: _beginnings(page, items))
     if opened:
         _evidence(page, *opened.partition("/")[::2])
+
+
+def _beginnings(page: Page, items: list[str]) -> dict[str, str]:
+    """How the items begin, when the scan kept their texts."""
+    if not (page.data.path / "hits" / "decontam_items.parquet").is_file():
+        return {}
+    sql = """SELECT benchmark || '/' || item_id AS item, left(first(text ORDER BY length(text) DESC), 160) AS text
+        FROM hits_decontam_items WHERE benchmark || '/' || item_id IN (SELECT unnest($items::VARCHAR[])) GROUP BY 1"""
+    return {line["item"]: line["text"] or "" for line in page.data.run(sql, {"items": items}).rows}
 
 
 def _evidence(page: Page, benchmark: str, item: str) -> None:
@@ -222,7 +230,7 @@ def _item_html(row: dict[str, Any] | None, hits: list[dict[str, Any]], texts: di
 
 
 def _turn(name: str, body: str) -> str:
-    return f'<div class="cv-turn"><div class="cv-role">{name}</div>{body}</div>'
+    return f'<div class="cv-part"><div class="cv-role">{name}</div>{body}</div>'
 
 
 def _marked(text: str, passages: list[tuple[int, int]], runs: list[tuple[int, int]]) -> str:

@@ -17,7 +17,6 @@ BETWEEN = " → "
 
 def show(page: Page) -> None:
     """Draw the page."""
-    st.html(f"<style>{side.STYLE}{heat.STYLE}</style>")
     if not (page.data.path / "hits" / "duplicates.parquet").is_file():
         st.title("Duplicates")
         shell.missing("search for duplicates in this dataset", "python -m curation.dedup {path}", page.data.path)
@@ -123,6 +122,8 @@ def _pane(title: str, row_id: str, row: dict[str, Any] | None, fate: str, body: 
     if row is None:
         body = '<div class="cv-cut">Its text is in another dataset: the one that duplicates were sought against.</div>'
     elif not lookup.has_text(row):
-        body = '<div class="cv-cut">Its text was not kept. It is in the file that the origin names.</div>'
+        body = (
+            '<div class="cv-cut">Its text was not kept: it says what the kept row says, or it is in the file that its origin names.</div>'
+        )
     told = {"id": row_id, "source": row.get("source") if row else None, "fate": fate, **more}
     return side.pane(title, body, tone, side.facts(told))

@@ -24,7 +24,6 @@ ORDERS = {
 def show(page: Page) -> None:
     """Draw the page."""
     columns = page.data.columns["rows"]
-    st.html(f"<style>{side.STYLE}</style>")
     if "candidates" in columns:
         candidates.show(page)
         return
