@@ -137,6 +137,6 @@ def alarms(lines: Sequence[dict[str, Any]]) -> list[str]:
     if cut and cut[1] > 0.2 and cut[1] > cut[0]:
         out.append(f"{cut[1]:.0%} of the answers never end")
     dev = [line["eval_reward"] for line in lines if line.get("eval_reward") is not None]
-    if len(dev) > 2 and gained > 0 and dev[-1] < max(dev) - 0.1 * abs(max(dev)):
-        out.append(f"the reward on the dev set fell from {max(dev):.2f} to {dev[-1]:.2f} while the training reward rose")
+    if len(dev) > 3 and gained > 0 and fmean(dev[-2:]) < max(dev) - 0.2 * abs(max(dev)):
+        out.append(f"the reward on the dev set fell from {max(dev):.2f} to {fmean(dev[-2:]):.2f} while the training reward rose")
     return out
