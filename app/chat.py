@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.markdown import code_block, markdown
+from app.markdown import boxed, code_block, markdown
 from app.render import FENCE, MOST, escape, find, mark
 
 Span = tuple[int, int]
@@ -94,9 +94,7 @@ def _text(text: str, words: Sequence[str], spans: Sequence[Span]) -> str:
             out.append(f'<div class="cv-text" dir="auto">{part(start, start + len(before))}</div>')
         start, end = fence.span(3)
         end = end - 1 if text[start:end].endswith("\n") else end
-        out.append(
-            code_block(text[start:end], fence[2].strip(), lambda piece: part(start, end) if piece == text[start:end] else escape(piece))
-        )
+        out.append(boxed(part(start, end), fence[2].strip()))
         at = fence.end()
     rest = text[at:].lstrip("\n") if at else text
     if rest:

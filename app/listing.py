@@ -19,7 +19,7 @@ PAGE = 25
 LARGE = 1_000_000  # rows from which a search looks at the previews unless told otherwise
 COUNTED = 300_000  # rows up to which a search of every turn is counted without asking
 LEAVE_OUT = {"id", "hash", "prompt_hash", "preview", "key"}  # columns in which every row is different
-SHOWN = ("source", "reason", "split", "n_tokens", "n_turns")  # beside the preview, those that there are
+SHOWN = ("source", "reason", "n_tokens", "n_turns")  # beside the preview, those that there are
 
 
 @dataclass(frozen=True)

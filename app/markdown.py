@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from app.render import escape
+
 Leaf = Callable[[str], str]
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})([^`]*)$")
@@ -86,8 +88,13 @@ def _code(lines: list[str], at: int, fence: re.Match[str], leaf: Leaf) -> tuple[
 
 def code_block(text: str, language: str, leaf: Leaf) -> str:
     """A block of code, its language in a corner."""
-    said = f'<span class="cv-lang">{leaf(language[:40])}</span>' if language else ""
-    return f'<div class="cv-code">{said}<pre dir="ltr">{leaf(text)}</pre></div>'
+    return boxed(leaf(text), language)
+
+
+def boxed(html: str, language: str) -> str:
+    """Code that is HTML already, in its box."""
+    said = f'<span class="cv-lang">{escape(language[:40])}</span>' if language else ""
+    return f'<div class="cv-code">{said}<pre dir="ltr">{html}</pre></div>'
 
 
 def _list(lines: list[str], at: int, leaf: Leaf, depth: int) -> tuple[int, str]:

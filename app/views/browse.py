@@ -15,15 +15,13 @@ ORDERS = {"": "as stored", "random": "random"}
 
 def show(page: Page) -> None:
     """Draw the page."""
-    place = page.state
     _top(page)
     with shell.guarded():
         head = st.container()
-        listed(page)
+        listed(page)  # first: counts and facets may take a moment longer
         _heading(page, head)
         with st.sidebar:
             filters.show(page)
-    del place
 
 
 def _top(page: Page) -> None:
@@ -163,9 +161,12 @@ def listed(page: Page) -> None:
         left, right = st.columns([5, 7], gap="medium")
         with left:
             _list(page, found, ids, opened)
+            below = st.container()
             shell.asked(found.sql, found.result, found.condition.params)
         with right:
             row.show(page, opened)
+        with below:
+            _pages(page, len(ids) == listing.PAGE)
 
 
 def _none(page: Page) -> None:
@@ -186,21 +187,18 @@ def _none(page: Page) -> None:
 def _list(page: Page, found: listing.Found, ids: list[str], opened: str) -> None:
     flags = row.flags_of(page, ids)
     lines = [
-        {
-            "preview": line["preview"] or "",
-            **{k: v for k, v in line.items() if k not in ("id", "preview")},
-            "flags": " ".join(flags.get(line["id"], ())),
-        }
-        for line in found.rows
+        {"preview": line.pop("preview") or ""}
+        | ({"flags": " ".join(flags.get(line["id"], ()))} if flags else {})
+        | {name: value for name, value in line.items() if name != "id"}
+        for line in map(dict, found.rows)
     ]
-    if not any(line["flags"] for line in lines):
-        lines = [{k: v for k, v in line.items() if k != "flags"} for line in lines]
     key = f"list.{hash(tuple(ids))}"
 
     def picked() -> None:
-        rows = st.session_state[key]["selection"]["rows"]
-        if rows:
-            go(current().go(row=ids[rows[0]]))
+        chosen = st.session_state[key]["selection"]
+        lines = [line for line, _ in chosen["cells"]] or chosen["rows"]  # a click anywhere in a line opens it
+        if lines:
+            go(current().go(row=ids[lines[0]]))
 
     st.session_state[key] = {"selection": {"rows": [ids.index(opened)] if opened in ids else [], "columns": [], "cells": []}}
     names = {"n_tokens": "tokens", "n_turns": "turns"}
@@ -208,21 +206,21 @@ def _list(page: Page, found: listing.Found, ids: list[str], opened: str) -> None
         lines,
         key=key,
         on_select=picked,
-        selection_mode="single-row",
+        selection_mode=["single-row", "single-cell"],
         hide_index=True,
         height=640,
         row_height=44,
         column_config={
-            "preview": st.column_config.TextColumn("row", width="large"),
-            **{name: st.column_config.Column(names.get(name, name), width="small") for name in lines[0] if name != "preview"},
+            "preview": st.column_config.TextColumn("row", width=260),
+            **{name: st.column_config.Column(names.get(name, name), width=70) for name in lines[0] if name != "preview"},
         },
     )
-    _pages(page)
 
 
-def _pages(page: Page) -> None:
-    total, here = st.session_state.get("browse.left"), page.state.page
-    last = max(1, -(-total // listing.PAGE)) if total is not None else None
+def _pages(page: Page, full: bool) -> None:
+    here, last = page.state.page, None
+    if listing.counts_itself(page.data, page.state):
+        last = max(1, -(-listing.count(page.data, page.state, 120) // listing.PAGE))
 
     def turn(to: int) -> None:
         go(current().go(page=to, row=""))
@@ -242,7 +240,7 @@ def _pages(page: Page) -> None:
             "Next page",
             icon=":material/chevron_right:",
             icon_position="right",
-            disabled=here == last,
+            disabled=here == last or not full,
             on_click=turn,
             args=(here + 1,),
             key="browse.next",

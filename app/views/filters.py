@@ -104,15 +104,17 @@ def _histogram(page: Page, column: str) -> None:
     low, high = page.state.bounds(column)
     st.html(f'<p class="cv-note">{render.escape(column)}</p>' + charts.histogram(found.counts, found.edges, (low, high), found.missing))
     ends = sorted({*found.edges, *(bound for bound in (low, high) if bound is not None)})
-    key = f"filter.range.{column}"
-    st.session_state[key] = (ends[0] if low is None else low, ends[-1] if high is None else high)
+    start, end = (ends[0] if low is None else low, ends[-1] if high is None else high)
+    key = f"filter.range.{column}.{start}.{end}"  # a new one when the URL says other bounds: they are its value
 
     def changed() -> None:
-        start, end = st.session_state[key]
-        bounds = (None if start == ends[0] else start, None if end == ends[-1] else end)
+        least, most = st.session_state[key]
+        bounds = (None if least == ends[0] else least, None if most == ends[-1] else most)
         go(current().with_bounds(column, *bounds).go(row=""))
 
-    st.select_slider(column, ends, key=key, format_func=charts.number_text, label_visibility="collapsed", on_change=changed)
+    st.select_slider(
+        column, ends, value=(start, end), key=key, format_func=charts.number_text, label_visibility="collapsed", on_change=changed
+    )
 
 
 def _flags(page: Page) -> None:

@@ -65,7 +65,7 @@ def _toggle_markdown() -> None:
 
 
 def _keys(page: Page, row_id: str) -> None:
-    with st.container(horizontal=True, vertical_alignment="center"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="keybar"):
         st.button("Previous", shortcut="K", on_click=_step, args=(-1,), key="row.prev", type="tertiary", icon=":material/arrow_upward:")
         st.button("Next", shortcut="J", on_click=_step, args=(1,), key="row.next", type="tertiary", icon=":material/arrow_downward:")
         as_markdown = st.session_state.get("row.markdown", False)
@@ -98,7 +98,7 @@ def _flags(page: Page, row_id: str, flags: list[str]) -> None:
         if acts:
             marks.take_back(page.data.path, acts.pop())
 
-    with st.container(horizontal=True, gap="small"):
+    with st.container(horizontal=True, gap="xsmall", key="flagbar"):
         for number, flag in enumerate(marks.LABELS, 1):
             held = flag in flags
             st.button(flag, shortcut=str(number), key=f"flag.{flag}", type="primary" if held else "secondary", on_click=press, args=(flag,))
