@@ -179,7 +179,9 @@ def _pair(config: PreferencesConfig, candidates: Path, args: argparse.Namespace)
         emit({"candidates": source.manifest["identity"]["counts"], "pairs": summary})
     for line in lines(summary):
         say(line)
-    if not summary["rows"]:
+    if summary["rows"]:
+        say(f'look at them: python -m columnar.query {args.out} "SELECT * FROM rows LIMIT 3"; datasets and TRL read the folder as it is')
+    else:
         raise CaravanError("no pair was made", "the reasons are above; loosen the rule, or look at the candidates' scores")
     return 0
 

@@ -27,6 +27,7 @@ from columnar.errors import CaravanError, ConfigError, StoreError
 from columnar.record import schema_of, to_batch
 from generation import prompts
 from generation.candidate import Candidate, Job, MakerConfig, Step
+from generation.card import write_card
 
 NEXT = """check what was made with the project's own stages:
   python -m curation.dedup {out} --by {by}            # copies and near copies, within it or --against other sets
@@ -123,6 +124,7 @@ async def make(maker: Maker, config: MakerConfig, args: argparse.Namespace) -> i
         "counts": counts,
         "notes": maker.notes(config),
     }
+    write_card(out, identity)
     store.write_manifest(out, identity, started)
     if args.json:
         emit({**counts, "cost": meter.table()})

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from columnar.record import normalise
 
 MARGINS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
+RATIOS = (0.25, 0.5, 0.8, 1.25, 2.0, 4.0)  # characters of the chosen over those of the rejected
 
 
 class Correlation:
@@ -50,6 +51,7 @@ class Report:
         self.rows = self.made = self.equal_texts = self.longer = self.shared_first = 0
         self.reasons: Counter[str] = Counter()
         self.margins: Counter[str] = Counter()
+        self.ratios: Counter[str] = Counter()
         self.length_ratio: list[float] = [0.0, 0.0]  # sum of log(chosen / rejected), pairs
         self.wins: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])  # chosen, rejected, answered
         self.aspects: dict[tuple[str, str], Correlation] = defaultdict(Correlation)
@@ -78,7 +80,9 @@ class Report:
         chosen, rejected = pair["chosen"][-1]["content"] or "", pair["rejected"][-1]["content"] or ""
         self.equal_texts += normalise(chosen) == normalise(rejected)
         self.longer += len(chosen) > len(rejected)
-        self.length_ratio[0] += math.log((len(chosen) + 1) / (len(rejected) + 1))
+        ratio = (len(chosen) + 1) / (len(rejected) + 1)
+        self.ratios[_ratio_bin(ratio)] += 1
+        self.length_ratio[0] += math.log(ratio)
         self.length_ratio[1] += 1
         self.wins[pair["chosen_model"]][0] += 1
         self.wins[pair["rejected_model"]][1] += 1
@@ -101,6 +105,7 @@ class Report:
             "first_place_shared": self.shared_first,
             "equal_texts": self.equal_texts,
             "margins": {name: self.margins[name] for name in map(_bin, MARGINS) if name in self.margins},
+            "lengths": {name: self.ratios[name] for name in map(_ratio_bin, (0.0, *RATIOS)) if name in self.ratios},
             "chosen_longer": round(self.longer / pairs, 4) if pairs else None,
             "length_ratio": round(math.exp(self.length_ratio[0] / pairs), 4) if pairs else None,
             "length_score_correlation": self.length.r,
@@ -124,6 +129,14 @@ def _bin(margin: float) -> str:
     return f"{low:g}-{high:g}" if high is not None else f">={low:g}"
 
 
+def _ratio_bin(ratio: float) -> str:
+    if ratio < RATIOS[0]:
+        return f"<{RATIOS[0]:g}"
+    low = max(r for r in RATIOS if r <= ratio)
+    high = next((r for r in RATIOS if r > low), None)
+    return f"{low:g}-{high:g}" if high is not None else f">={low:g}"
+
+
 def by_position(judgements: Path) -> dict[str, dict[str, Any]]:
     """For each position shown: how often, and the mean rating it got (for comparisons: how often the first shown won)."""
     sums: dict[tuple[str, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
@@ -141,6 +154,8 @@ def lines(summary: dict[str, Any]) -> list[str]:
     out += [f"  no row: {n:,} {why}" for why, n in summary["without"].items()]
     if summary["margins"]:
         out.append("  margins: " + "  ".join(f"{name}: {n:,}" for name, n in summary["margins"].items()))
+    if summary["lengths"]:
+        out.append("  length of chosen / rejected: " + "  ".join(f"{name}: {n:,}" for name, n in summary["lengths"].items()))
     if summary["chosen_longer"] is not None:
         out.append(
             f"  chosen is longer in {100 * summary['chosen_longer']:.1f} % of pairs, {summary['length_ratio']:.2f} times as long; "

@@ -31,6 +31,7 @@ from columnar.errors import CaravanError, StoreError
 from columnar.record import schema_of, to_batch
 from generation.batch import BatchFile
 from generation.cache import Cache
+from generation.card import write_card
 from generation.client import Client
 from generation.flow import each
 from generation.judge import JUDGEMENTS, JudgeConfig, Judgement, Readable
@@ -124,6 +125,7 @@ async def run_stage(stage: Stage, out: Path, args: argparse.Namespace, cache: Pa
         "ids_sha256": writer.ids.hexdigest(),
         "counts": counts,
     }
+    write_card(out, identity)
     store.write_manifest(out, identity, started)
     if client.stopped:
         say(f"stopped: {client.stopped}; what was answered is kept, and the same command with a higher limit goes on from there")

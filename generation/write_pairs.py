@@ -19,6 +19,7 @@ from columnar.cli import emit, parser, run, say
 from columnar.config import load
 from columnar.errors import CaravanError, InputError, StoreError
 from columnar.record import schema_of, to_batch
+from generation.card import write_card
 from generation.pair_report import Report, lines
 from generation.pairs import VERSION, PairsConfig, PairsRun, every_pair
 
@@ -78,6 +79,7 @@ def write_pairs(
         "name": name, "kind": kind, "stage": {"name": told.pop("stage"), "version": VERSION}, "key": key, "seed": seed,
         "rows": writer.rows, "rows_sha256": writer.content.hexdigest(), "ids_sha256": writer.ids.hexdigest(), "counts": counts, **told,
     }  # fmt: skip
+    write_card(out, identity)
     store.write_manifest(out, identity, started)
     return identity, summary
 

