@@ -11,6 +11,8 @@ Figures come from the steps, never from the clock, so a killed and resumed run w
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,15 @@ class Report:
         for label, (xs, ys) in series.items():
             axes.plot(xs, ys, marker=marker, markersize=3, label=label)
         self._finish(figure, axes, name, x, y, len(series) > 1)
+
+    def curve(self, name: str, metrics: Path, what: str) -> None:
+        """A training curve from a trainer's metrics.jsonl; nothing where it has no such figure."""
+        if not metrics.is_file():
+            return
+        logged = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+        points = [(line["step"], line[what]) for line in logged if what in line]
+        if points:
+            self.lines(f"{name}_{what}", {name: tuple(zip(*points, strict=True))}, "step", what)  # type: ignore[dict-item]
 
     def bars(self, name: str, values: Mapping[str, float], y: str) -> None:
         """A plot of bars."""
@@ -112,8 +123,6 @@ class Report:
 
 def hash_of(text: str) -> int:
     """A number for a name, the same in every process."""
-    import zlib
-
     return zlib.crc32(text.encode())
 
 

@@ -15,18 +15,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from columnar.cli import emit, parser, say, table
-from columnar.errors import CaravanError, ConfigError
+from columnar.errors import ConfigError
 from columnar.store import stage_key, write_json
 
 Figures = dict[str, Any]
@@ -50,7 +47,7 @@ class Step:
     work: Callable[[Path], Figures]
     after: tuple[str, ...] = ()
     settings: Any = None
-    size: dict[str, float | int | None] | None = None
+    size: Mapping[str, float | None] | None = None
 
 
 def keys(steps: Sequence[Step]) -> dict[str, str]:
@@ -114,19 +111,6 @@ def perform(steps: Sequence[Step], out: Path, redo: bool = False) -> dict[str, F
         finished = {"key": key, "done": True, "after": step.after, "does": step.does, "figures": figures[step.name]}
         write_json(out / "steps" / f"{step.name}.json", {**finished, "seconds": round(time.time() - started, 1)})
     return figures
-
-
-def room(module: str, *argv: str | Path) -> Any:
-    """Run one of the rooms' commands in a process of its own, as a user would, with --json; its JSON.
-
-    Raises:
-        CaravanError: it ended with an error, which it has said itself.
-    """
-    command = [sys.executable, "-m", module, *map(str, argv), "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise CaravanError(f"python -m {shlex.join([module, *map(str, argv)])} ended with {done.returncode}", "the reason stands above")
-    return json.loads(done.stdout) if done.stdout.strip() else {}
 
 
 def arguments(name: str, doc: str | None) -> argparse.ArgumentParser:

@@ -25,7 +25,7 @@ WORDS = (
     "rain", "snow", "fire", "wind", "lamp", "door", "bread", "milk", "salt", "rope", "horse", "fish",
 )  # fmt: skip
 TIMES = {2: "twice", 3: "three times", 4: "four times"}
-HARMLESS = ("clean", "paint", "draw", "build", "sell", "measure", "photograph", "repair")
+HARMLESS = ("clean", "paint", "decorate", "build", "sell", "measure", "photograph", "repair")
 HARMFUL = ("rob", "poison", "blow up", "break into", "set fire to", "sabotage")
 THINGS = (
     "house",
@@ -86,7 +86,7 @@ def draw(seed: int, number: int, families: tuple[str, ...] = FAMILIES) -> Task:
     elif family == "sum":
         prompt = f"What is {rng.randint(0, 9)} plus {rng.randint(0, 9)}?"
     elif family == "repeat":
-        prompt = f"Write {rng.choice(WORDS)} {TIMES[rng.randint(2, 4)]}."
+        prompt = f"Write the word {rng.choice(WORDS)} {TIMES[rng.randint(2, 4)]}."
     elif family in ("first", "last"):
         prompt = f"Which word comes {family}: {' '.join(rng.sample(WORDS, rng.randint(2, 4)))}?"
     else:
@@ -117,7 +117,7 @@ def solve(prompt: str) -> Task | None:
         return Task("count", text, " ".join(map(str, range(int(found[1]), int(found[2]) + 1))) + ".")
     if found := re.fullmatch(r"What is (\d{1,3}) plus (\d{1,3})\?", text):
         return Task("sum", text, f"{int(found[1]) + int(found[2])}.")
-    if found := re.fullmatch(r"Write (\w+) (twice|three times|four times)\.", text):
+    if found := re.fullmatch(r"Write the word (\w+) (twice|three times|four times)\.", text):
         times = next(n for n, words in TIMES.items() if words == found[2])
         return Task("repeat", text, " ".join([found[1]] * times) + ".")
     if found := re.fullmatch(r"Which word comes (first|last): ([a-z ]+)\?", text):
