@@ -59,7 +59,8 @@ class Scan:
         if len(left):
             raise StoreError(f"{len(left)} rows of the mix still hold benchmark items after removal", "please report this")
         (out / "hits").mkdir(exist_ok=True)
-        shutil.copyfile(self.home / "hits" / "decontam.parquet", out / "hits" / "decontam.parquet")
+        for name in ("decontam.parquet", "decontam_items.parquet"):
+            shutil.copyfile(self.home / "hits" / name, out / "hits" / name)
         shutil.copyfile(self.home / "report.json", out / "report.json")
         report = self.report
         lines = [

@@ -6,6 +6,7 @@
 In a dataset directory it writes
     cols/decontam.parquet   id, contaminated, benchmark (the worst), coverage, verdict (clean, report, drop), reason: one line a row
     hits/decontam.parquet   one line for each turn of a row and field of an item that share text, with spans on both sides
+    hits/decontam_items.parquet   benchmark, item_id, item_field, text: the items that were hit, to read beside the rows
     report.json             per benchmark and source what was found, and what could not be seen
 Exit code 4 when --fail-on dev|unseen|any asks for it.
 """
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
     from decontam.pieces import Piece
 
 STAGE = "decontam"
-VERSION = 1
+ITEM = ("benchmark", "item_id", "item_field")
+VERSION = 2
 
 
 def scan_dataset(
@@ -69,7 +71,7 @@ def scan_dataset(
     said = wanted.model_dump(mode="json", exclude={"fail_on", "benchmarks", "root"})
     key = stage_key(STAGE, VERSION, said, [fingerprint(wanted.benchmarks, wanted.root), dataset.content])
     out = out or dataset.path
-    files = [out / "cols" / f"{STAGE}.parquet", out / "hits" / f"{STAGE}.parquet"]
+    files = [out / "cols" / f"{STAGE}.parquet", out / "hits" / f"{STAGE}.parquet", out / "hits" / f"{STAGE}_items.parquet"]
     if not force and all(sidecar_key(file) == key for file in files):
         report = read_report(out, key)
         if report is not None:
@@ -99,7 +101,7 @@ def _write(
     """Write both tables; returns how many rows each source has of each verdict."""
     import pyarrow as pa
 
-    from columnar.store import ROW_GROUP, table_writer, whole_file
+    from columnar.store import ROW_GROUP, table_writer, whole_file, write_table
     from decontam.found import COLUMNS, HITS, scan_batch
     from decontam.pieces import over_pieces, read_piece
 
@@ -118,6 +120,7 @@ def _write(
         return pa.Table.from_batches(columns, schema), pa.Table.from_batches(hits, HITS), counts
 
     total = Counter[tuple[str, str]]()
+    hit: set[tuple[str, str, str]] = set()
     said = {"stage": STAGE, "key": key, "rows_sha256": dataset.content}
     with whole_file(files[0]) as cols_file, whole_file(files[1]) as hits_file:
         schema = pa.schema([("id", pa.string()), *COLUMNS])
@@ -127,9 +130,26 @@ def _write(
                 cols.write_table(columns, row_group_size=ROW_GROUP)
                 if hits.num_rows:
                     hits_writer.write_table(hits, row_group_size=ROW_GROUP)
+                    hit.update(zip(*(hits.column(name).to_pylist() for name in ITEM), strict=True))
                 if on_rows:
                     on_rows(piece.rows)
+    write_table(files[2], _items(index, hit), said)
     return dict(total)
+
+
+def _items(index: Index, hit: set[tuple[str, str, str]]) -> pa.Table:
+    """The texts of the items that were hit, in the order of their names."""
+    import pyarrow as pa
+
+    texts = {}
+    for benchmark in index.benchmarks:
+        mine = {item for name, item, _ in hit if name == benchmark.name}
+        for item, fields in zip(benchmark.ids, benchmark.texts, strict=True):
+            if item in mine:
+                texts.update({(benchmark.name, item, field): text for field, text in zip(benchmark.spec.fields, fields, strict=True)})
+    lines = [(*key, texts[key]) for key in sorted(hit)]
+    columns = [pa.array([line[i] for line in lines], pa.string()) for i in range(len(ITEM) + 1)]
+    return pa.Table.from_arrays(columns, [*ITEM, "text"])
 
 
 def _with_ids(batch: pa.RecordBatch, made: pa.RecordBatch, chosen: np.ndarray | None) -> pa.RecordBatch:

@@ -66,6 +66,9 @@ def test_the_command_writes_columns_hits_and_report(world: Path, capsys: pytest.
     assert [(h["benchmark"], h["turn"], h["coverage_item"]) for h in hits] == [("riddles", 0, 1.0), ("borders", 1, 1.0)]
     text = rows["messages"][7][0]["content"]
     assert text[hits[0]["start"] : hits[0]["end"]] == ITEM.upper().rstrip("?")
+    items = pl.read_parquet(world / "ds/hits/decontam_items.parquet")
+    assert items.rows() == [("borders", "0", "q", OTHER), ("riddles", "0", "q", ITEM)]
+    assert ITEM[hits[0]["item_start"] : hits[0]["item_end"]] == ITEM.rstrip("?")
     report = json.loads((world / "ds/report.json").read_text())
     assert {b["benchmark"]: (b["hit"], b["rows"], b["verdict"]) for b in report["benchmarks"]} == {
         "riddles": (1, 1, "contaminated"),
@@ -119,7 +122,12 @@ def test_every_preset_gives_the_same_with_any_number_of_threads(world: Path, pre
     for threads in (1, 3):
         out = world / f"{preset}-{threads}"
         scan_dataset(open_dataset(world / "ds"), config(world, preset=preset, roles=["user", "assistant"]), out, threads)
-        made.append([(out / part).read_bytes() for part in ("cols/decontam.parquet", "hits/decontam.parquet", "report.json")])
+        made.append(
+            [
+                (out / part).read_bytes()
+                for part in ("cols/decontam.parquet", "hits/decontam.parquet", "hits/decontam_items.parquet", "report.json")
+            ]
+        )
         assert pl.read_parquet(out / "cols/decontam.parquet")["contaminated"].sum() == 2
     assert made[0] == made[1]
 
