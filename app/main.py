@@ -25,7 +25,7 @@ VIEWS = (
     shell.View("compare", "Compare", ":material/difference:"),
     shell.View("sql", "SQL", ":material/database:"),
     shell.View("template", "Template", ":material/format_shapes:"),
-    shell.View("runs", "Runs", ":material/monitoring:"),
+    shell.View("runs", "Runs", ":material/monitoring:", needs_data=False),
 )
 
 
@@ -35,7 +35,7 @@ def main(dirs: list[str]) -> None:
 
     def opened(view: shell.View) -> Callable[[], None]:
         def run() -> None:
-            page = shell.open_page(dirs, view)
+            page = shell.open_page(dirs, view) if view.needs_data else shell.without_data(dirs, view)
             if page is not None:
                 importlib.import_module(f"app.views.{view.name}").show(page)
 

@@ -74,11 +74,15 @@ def _number(value: Any) -> float | None:
     return float(value)
 
 
-def find_runs(folders: Iterable[Path], depth: int = 3, most: int = 200) -> list[Path]:
-    """The folders below these that a run wrote to, each once, the newest first."""
+def find_runs(folders: Iterable[Path], depth: int = 3, most: int = 200, looked_at: int = 5_000) -> list[Path]:
+    """The folders below these that a run wrote to, each once, the newest first; at most `looked_at` folders are opened."""
     found: dict[Path, float] = {}
+    seen: set[Path] = set()
 
     def walk(place: Path, left: int) -> Iterator[Path]:
+        if place in seen or len(seen) >= looked_at:
+            return
+        seen.add(place)
         with contextlib.suppress(OSError):
             entries = list(os.scandir(place))
             if any(entry.name in FILES and entry.is_file() for entry in entries):

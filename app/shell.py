@@ -26,6 +26,7 @@ class View(NamedTuple):
     name: str
     title: str
     icon: str
+    needs_data: bool = True  # else its `show` is given the folders of the command line
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ def href(view: str, place: state.State) -> str:
     return f"{view}?{urlencode(state.params(place), doseq=True)}"
 
 
-def place_of_row(place: state.State, row_id: str) -> dict[str, list[str]]:
-    """The query parameters of another row of the same dataset, in or out, without filters."""
-    return state.params(state.State(data=place.data, row=row_id))
+def place_of_row(place: state.State, row_id: str) -> state.State:
+    """Another row of the same dataset, in or out, without filters."""
+    return state.State(data=place.data, row=row_id)
 
 
 def full_address(place: state.State) -> str:
@@ -111,6 +112,12 @@ def open_page(dirs: Sequence[str], view: View) -> Page | None:
     except (CaravanError, OSError) as error:
         problem(str(error), getattr(error, "hint", None))
         return None
+
+
+def without_data(dirs: Sequence[str], view: View) -> list[Path]:
+    """For a view that needs no dataset: the sidebar, and the folders to look in."""
+    _sidebar(datasets(dirs), current(), view)
+    return [*(Path(word) for word in dirs), Path.cwd()]
 
 
 def _sidebar(paths: dict[str, Path], place: state.State, view: View) -> None:
