@@ -3,10 +3,10 @@
     python bench/generation.py [--json FILE] [--peers DIR] [--only NAME ...] [--quick]
 
 Scenarios: gen (2,000 answers, 256 in flight), tail (2 % of the calls take 2 s), judge1 and judge4 (4 models x 500 prompts, one judge
-call or one per aspect, paired), memory (many prompts streamed), kill (kill -9 at half, run again), faults (1 % poisoned, 5 % 429,
-5 % 500). Peers run in the virtual environments DIR/distilabel, DIR/curator, DIR/data-designer where those exist (how to make them:
-docs/generation.md) through bench/generation_peers.py, each on a fresh server. Times are of the work alone (without imports), walls of
-everything; each line is the better of the repetitions. The machine is shared by client and server.
+call or one per aspect, paired), memory (many prompts streamed; the chain on a tenth of them), kill (kill -9 at half, run again), faults
+(1 % poisoned, 5 % 429, 5 % 500). Peers run in the virtual environments DIR/distilabel, DIR/curator, DIR/data-designer where those exist
+(how to make them: docs/generation.md) through bench/generation_peers.py, each on a fresh server. Times are of the work alone (without
+imports), walls of everything; each line is the better of the repetitions. The machine is shared by client and server.
 """
 
 from __future__ import annotations
@@ -156,15 +156,13 @@ def faults(n: int) -> list[dict[str, Any]]:
 
 
 def memory(n: int) -> list[dict[str, Any]]:
-    """Peak memory for a tenth of the prompts and for all of them (no latency: only memory counts here)."""
+    """Peak memory for few prompts and for ten times as many: the client alone, then the whole chain (no latency: only memory counts)."""
     out = []
-    for rows in (n // 10, n):
+    for task, rows in (("gen", n // 10), ("gen", n), ("judge1", n // 100), ("judge1", n // 10)):
         with Server("--latency", "0", "--words", "20"), tempfile.TemporaryDirectory() as scratch:
-            found = run(
-                [sys.executable, str(RUNNER), "caravan", "--task", "gen", "--n", str(rows), "--port", str(PORT), "--scratch", scratch],
-                timeout=3600,
-            )
-        out.append({"scenario": "memory", "client": "caravan", "prompts": rows, **found})
+            client = [sys.executable, str(RUNNER), "caravan", "--task", task]
+            found = run([*client, "--n", str(rows), "--port", str(PORT), "--scratch", scratch], timeout=3600)
+        out.append({"scenario": f"memory {task}", "client": "caravan", "prompts": rows, **found})
     return out
 
 

@@ -68,7 +68,8 @@ def caravan(args: argparse.Namespace) -> None:
     import generation.server  # noqa: F401
 
     start = time.perf_counter()
-    code = main([str(scratch / "config.yaml"), "--out", str(scratch / "out")])
+    sys.argv = ["preferences", str(scratch / "config.yaml"), "--out", str(scratch / "out")]
+    code = main()
     seconds = time.perf_counter() - start
     pairs = json.loads((scratch / "out" / "report.json").read_text())
     done(args.n, seconds, exit=code, pairs=pairs["rows"], equal_texts=pairs["equal_texts"])

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from columnar import store
 from columnar.cli import emit, parser, run, say, table
@@ -130,7 +133,23 @@ def command(name: str, doc: str | None, argv: list[str] | None) -> int:
     made.add_argument("--batch", type=Path, metavar="DIR", help="write batch files instead of asking (see generation.batch)")
     made.add_argument("--retry-failed", action="store_true", help="ask again what a server called invalid")
     made.add_argument("--force", action="store_true", help="make again, or replace whatever dataset DIR holds")
+    if argv is None:
+        _leave_pandas_alone()
     return run(lambda args: _main(args, model), made, argv)
+
+
+def _leave_pandas_alone() -> None:
+    """Arrow loads pandas, where it is installed, at its first conversion: 45 MB that a command of its own has no use for."""
+
+    class Nowhere:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name == "pandas":
+                raise ModuleNotFoundError(name)
+
+    sys.meta_path.insert(0, Nowhere)
+    pa.array([0])  # it looks once, and remembers that there is none
+    sys.meta_path.remove(Nowhere)
 
 
 def _main(args: argparse.Namespace, model: type[Config]) -> int:

