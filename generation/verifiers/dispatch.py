@@ -30,7 +30,7 @@ OWN_TIMEOUT = 30.0
 def _math(completion: str, truth: dict[str, Any], prompt: str) -> Part:
     from generation.verifiers.math import verify
 
-    return verify(completion, truth)
+    return verify(completion, truth, prompt)
 
 
 def _ifeval(completion: str, truth: dict[str, Any], prompt: str) -> Part:
@@ -246,6 +246,18 @@ def request_of(task: Task, completion: str, prompt: str, own: Mapping[str, str] 
     return {"name": task.name, "completion": answer, "truth": truth_of(task.truth), "prompt": prompt, "own": place}
 
 
+def prepare(name: str, own: str | None = None) -> None:
+    """What a fresh worker imports before the clock of its first request runs."""
+    with contextlib.suppress(Exception):  # what is missing is told by `run`, at the row that needs it
+        if own:
+            _load(name, own)
+        elif name == "math":
+            importlib.import_module("generation.verifiers.math")
+            importlib.import_module("math_verify")
+        elif name == "code":
+            importlib.import_module("generation.verifiers.code")
+
+
 def run(name: str, completion: str, truth: dict[str, Any], prompt: str, own: str | None = None) -> Part:
     """Run one verifier in this process; whatever it raises becomes an error part."""
     try:
@@ -258,6 +270,8 @@ def run(name: str, completion: str, truth: dict[str, Any], prompt: str, own: str
                 return failed(name, f"returned {score}, expected 0 to 1")
             return Part(name, score, score == 1.0, reason="" if score == 1.0 else f"score {score:g}")
         return VERIFIERS[name].function(completion, truth, prompt)
+    except KeyError as error:
+        return failed(name, f"the ground truth has no {error}" if not own else f"KeyError: {error}")
     except Exception as error:
         text = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
         return failed(name, text)

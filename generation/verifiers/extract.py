@@ -18,22 +18,33 @@ from typing import NamedTuple
 
 _HASH = re.compile(r"^[ \t]*#{4}(?!#)[ \t]*([^\n]*)$|(?<=[ \t.])#{4}(?!#)[ \t]+([^\n]*)$", re.MULTILINE)
 _PHRASE = re.compile(
-    r"(?:\banswer[*_]*(?:[ ]\([^()\n]{0,40}\))?[ ]?(?:(?:is|are|would be|must be|comes to|equals)\b|[:=：])|^[*_]*A[*_]*:)"
+    r"(?:\b(?:answer|(?:correct|right|best|final) (?:option|choice))"
+    r"[*_]*(?:[ ]\([^()\n]{0,40}\))?[ ]?(?:(?:is|are|would be|must be|comes to|equals)\b|[:=：])|^[*_]*A[*_]*:)"
     r"[*_:]*[ ]*(?:\n[ ]*(?=\S))?[*_]*",
     re.IGNORECASE | re.MULTILINE,
 )
 _SENTENCE_END = re.compile(r"\n|[.!?](?=[\s*\"'”)]|$)|;(?=\s)")
+_TAKEN_BACK = re.compile(
+    r"[\s.!?;:,*_$\"'”)]*(?:[-–—]+\s*)?(?:(?:or|wait|actually|sorry|correction|rather|alternatively|maybe|perhaps)\b|(?:no|nope)[,.:;!—–-])",
+    re.IGNORECASE,
+)
+REFUSED = re.compile(
+    r"(?:still )?(?:unknown|unclear|undetermined|undecided|impossible|indeterminate|none|n/a|"
+    r"not (?:known|clear|enough|possible|given)|(?:cannot|can't|can not)\b)",
+    re.IGNORECASE,
+)
 
-
-_LAST = 50  # boxes looked at: the last ones; a text of a million unclosed boxes must not take a million scans
+_LAST = 50  # boxes, phrases and lines looked at: the last ones; a million unclosed boxes must not take a million scans
+_LONGEST = 5_000  # characters of one answer
 
 
 class Found(NamedTuple):
-    """A place that claims to be the answer: its text, the rule that found it, and where it starts."""
+    """A place that claims to be the answer: its text, the rule that found it, where it starts, and where it ends."""
 
     text: str
     rule: str
     start: int
+    end: int
 
 
 def visible_answer(completion: str) -> str | None:
@@ -57,16 +68,16 @@ def boxed(text: str) -> list[Found]:
         if text[at] != "{":
             token = re.match(r"\\?[^\s{}$]+", text[at:])
             if token:
-                out.append(Found(token.group().rstrip(".,"), "boxed", match.start()))
+                out.append(Found(token.group().rstrip(".,"), "boxed", match.start(), at + token.end()))
             continue
         depth = 0
         for i in range(at, len(text)):
             if text[i] in "{}" and text[i - 1] != "\\":
                 depth += 1 if text[i] == "{" else -1
                 if depth == 0:
-                    out.append(Found(text[at + 1 : i].strip(), "boxed", match.start()))
+                    out.append(Found(text[at + 1 : i].strip(), "boxed", match.start(), i + 1))
                     break
-            if i - at > 5_000:
+            if i - at > _LONGEST:
                 break
     return out
 
@@ -75,29 +86,35 @@ def marked(text: str) -> list[Found]:
     """Every marked answer, by place."""
     out = boxed(text) if "box" in text else []
     if "####" in text:
-        out += [Found((m.group(1) or m.group(2) or "").strip(), "hash", m.start()) for m in _HASH.finditer(text)]
+        out += [Found((m.group(1) or m.group(2) or "").strip(), "hash", m.start(), m.end()) for m in list(_HASH.finditer(text))[-_LAST:]]
     close = text.lower().rfind("</answer>") if "<" in text else -1
     if close >= 0:
         start = text.lower().rfind("<answer>", 0, close)
         if start >= 0:
-            out.append(Found(text[start + len("<answer>") : close].strip(), "tag", start))
-    for match in _PHRASE.finditer(text):
+            out.append(Found(text[start + len("<answer>") : close].strip(), "tag", start, close + len("</answer>")))
+    for match in list(_PHRASE.finditer(text))[-_LAST:]:
         end = _sentence_end(text, match.end())
-        out.append(Found(text[match.end() : end].strip(" \t*_"), "phrase", match.start()))
+        out.append(Found(text[match.end() : end].strip(" \t*_"), "phrase", match.start(), end))
     return sorted(out, key=lambda f: f.start)
 
 
 def _sentence_end(text: str, start: int) -> int:
     """Where the sentence that starts here ends; inside $...$ a full stop ends nothing."""
-    at = start
+    at, limit = start, min(len(text), start + _LONGEST)
     while True:
-        match = _SENTENCE_END.search(text, at)
+        match = _SENTENCE_END.search(text, at, limit)
         if match is None:
-            return len(text)
+            return limit
         if match.group() != "\n" and text.count("$", start, match.start()) % 2 and "$" in text[match.end() : match.end() + 200]:
             at = match.end()
             continue
         return match.start()
+
+
+def taken_back(text: str, found: Found) -> str:
+    """What the completion says right behind an answer to take it back (`The answer is 18. No, 19.`), to the end of that line; else ''."""
+    rest = text[found.end : found.end + 200].split("\n")[0]
+    return rest if _TAKEN_BACK.match(rest) else ""
 
 
 def last_math(text: str) -> Found | None:
@@ -107,4 +124,6 @@ def last_math(text: str) -> Found | None:
     spans = list(re.finditer(r"\$\$?([^$\n]+)\$\$?|\\\(([^\n]+?)\\\)|\\\[(.+?)\\\]", text, re.DOTALL))
     if not spans:
         return None
-    return Found(next(g for g in spans[-1].groups() if g is not None).strip(), "last_math", skip + spans[-1].start())
+    return Found(
+        next(g for g in spans[-1].groups() if g is not None).strip(), "last_math", skip + spans[-1].start(), skip + spans[-1].end()
+    )

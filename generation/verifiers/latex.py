@@ -9,6 +9,7 @@ In: the inside of a \\boxed{} or of $...$. Out: a canonical string. Rules only; 
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 _UNITS = (
     "degrees?|cm|mm|km|m|in|ft|feet|foot|inch(?:es)?|yards?|miles?|mph|km/h|m/s|units?|square|cubic|sq|liters?|litres?|gallons?|grams?|kg|lbs?|pounds?|"
@@ -16,7 +17,7 @@ _UNITS = (
     "solutions?|integers?|values?|numbers?|squares?|triangles?|sides?|edges?|faces?|balls|cards|games|coins|books|tickets|girls|boys|men|women|meters?|metres?|"
     "centimeters?|per|an|a|of|and"
 )
-_UNIT_TAIL = re.compile(rf"(?<=[\d}})\]!])(?:\s*(?:(?:{_UNITS})\b\.?(?:\^\{{?[23]\}}?)?))+$", re.IGNORECASE)
+_UNIT_TAIL = re.compile(rf"(?:(?<=[\d}})\]!])|(?<=\\pi))(?:\s*(?:(?:{_UNITS})\b\.?(?:\^\{{?[23]\}}?)?))+$", re.IGNORECASE)
 _TEXT = re.compile(r"\\(?:text(?:bf|it|rm|normal|sf)?|mbox|mathrm|mathbf|mathit|mathsf|operatorname|hbox|textnormal)\s*\{([^{}]*)\}")
 _WRAPPERS = re.compile(r"\\(?:left|right|big|Big|bigg|Bigg|displaystyle|textstyle|limits|rm|bf|it|boldsymbol|quad|qquad)(?![a-zA-Z])\s*")
 _SPACES = re.compile(r"\\[,;:! ]|~|\s+")
@@ -50,7 +51,10 @@ def canonical(latex: str) -> str:
     words = text.replace("\\", "").isascii() and bool(re.fullmatch(r"[(]?[A-Za-z][A-Za-z ,'&-]*[)]?", text))
     if words:
         return text.strip("() ").casefold() if len(text.strip("() ")) > 1 else text.strip("() ")
+    text = re.sub(r"(?<=\d) (?=\d{3}(?!\d))", "", text)
+    text = re.sub(r"(?<=\d) (?=\d)", ";", text)  # `2 3` is not 23
     text = text.replace(" ", "")
+    text = re.sub(r"(\d*)\.(\d*)\\overline\{?(\d+)\}?$", _repeating, text)
     text = re.sub(r"\\(frac|sqrt)(?=\d)", r"\\\1", text)
     text = re.sub(r"\\frac(\d)(\d)", r"\\frac{\1}{\2}", text)
     text = re.sub(r"\\frac(\d)\{", r"\\frac{\1}{", text)
@@ -66,6 +70,31 @@ def canonical(latex: str) -> str:
     text = _ASSIGN.sub("", text).removeprefix("+")
     text = re.sub(r"^[a-zA-Z]\\in(?![a-z])", "", text)
     return text.rstrip("%") if re.fullmatch(r"-?[\d.,]+%", text) else text
+
+
+def _repeating(match: re.Match[str]) -> str:
+    """`0.1\\overline{6}` as a fraction."""
+    whole, fixed, again = match.groups()
+    value = Fraction(int((whole + fixed) or 0)) + Fraction(int(again), 10 ** len(again) - 1)
+    value /= 10 ** len(fixed)
+    return f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+_NAME = re.compile(r"(?<![\\a-zA-Z])(?!(?:sin|cos|tan|log|exp|sqrt)\b)[a-zA-Z]{3,}")
+
+
+def is_words(latex: str) -> bool:
+    """Is the answer a word or name (`\\text{even}`, `June 20`), to be compared as text and not as a product of letters?"""
+    pure = re.fullmatch(r"\W*\\(?:text|mbox|mathrm)\s*\{[^{}\d]*[a-zA-Z]{2}[^{}\d]*\}\W*", latex.strip())
+    return bool(pure or _NAME.search(re.sub(r"\\(?:begin|end)\{\w+\}|\\[a-zA-Z]+", " ", canonical(latex))))
+
+
+def squeezed(latex: str) -> str:
+    """Text without spaces, dollars and sizes, to find an answer in its question."""
+    text = _WRAPPERS.sub("", latex)
+    for old in ("\\dfrac", "\\tfrac"):
+        text = text.replace(old, "\\frac")
+    return re.sub(r"[\s$]|\\[,;:! ]", "", text)
 
 
 def assigned(latex: str) -> str | None:

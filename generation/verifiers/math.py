@@ -19,7 +19,8 @@ from typing import Any
 
 from generation.verifiers import numbers as num
 from generation.verifiers.extract import Found, boxed, last_math, marked
-from generation.verifiers.latex import assigned, canonical, split_top
+from generation.verifiers.latex import assigned, canonical, is_words, split_top, squeezed
+from generation.verifiers.text import visible
 from generation.verifiers.verdict import Part, wrong
 
 MAX_ANSWER = 2_000  # characters: longer than any answer of MATH, short enough to compare
@@ -31,6 +32,11 @@ _PLAIN = re.compile(r"-?(?:\d+(?:\.\d+)?|\\frac\{\d+\}\{\d+\}|\d+\\frac\{\d+\}\{
 _UNEVALUATED = re.compile(
     r"\d\s*[*+^]|[*+]\s*\d|(?<=[\d)}])-\s*[\d(\\]|\)\(|\d\(|[<>]|\\(?:approx|sim|pm|mp|div|cap|cup|pi)(?![a-z])|[a-zA-Z]\^|\bor\b|\band\b"
 )
+_JOINED = re.compile(r",?\s*(?:\\text\s*\{\s*,?\s*(?:or|and)\s*\}|(?<![\\a-zA-Z])(?:or|and)(?![a-zA-Z]))")
+_ANOTHER = re.compile(  # right behind the answer: `$\boxed{2}$ or $3$`
+    r"[\s$),]*(?:or|maybe|perhaps)\b[^.\n]*[\d$\\]|[\s$).,]*(?:no|wait|actually|sorry)[,:;][^\n]*[\d$\\]", re.IGNORECASE
+)
+_IRRATIONAL = re.compile(r"\\(?:sqrt|pi|log|ln|sin|cos|tan)|(?<![a-zA-Z\\])e(?![a-zA-Z])|sqrt")
 _HEDGED = re.compile(r"\\text\s*\{[^{}]*\b(?:or|either|maybe)\b[^{}]*\}|(?<![\\a-zA-Z])(?:or|either)(?![a-zA-Z])")
 
 
@@ -56,30 +62,43 @@ def extract(completion: str, strict: bool = False) -> Found | None:
     if found:
         text = re.sub(r"\s*\.?\s*I hope it is correct\.?$", "", found[-1].text).strip()
         inner = re.match(r"^[^$]{0,40}\$([^$]+)\$[^$]{0,40}$", text)
-        return Found(inner.group(1).strip() if inner else text, found[-1].rule, found[-1].start)
+        return found[-1]._replace(text=inner.group(1).strip() if inner else text)
     return None if strict else last_math(completion[-4_000:])
 
 
-def verify(completion: str, truth: dict[str, Any]) -> Part:
+def verify(completion: str, truth: dict[str, Any], prompt: str = "") -> Part:
     """Is the completion's answer mathematically the gold answer?
 
     Args:
         truth: `answer`; `strict: true` takes marked answers only, not the last $...$.
+        prompt: the question; what stands in it word for word, and is not the gold answer's own text, is the question handed back.
     """
     gold = gold_answer(str(truth["answer"]))
+    completion = visible(completion)
     found = extract(completion, bool(truth.get("strict")))
     if found is None or not found.text.strip():
         return wrong("math", "no answer found", rule="none", expected=gold[:200])
     good, how = equal(found.text, gold)
+    if good and how in ("number", "math-verify") and _copied(found.text, prompt):
+        good, how = False, "handed back from the question"
+    if good and _ANOTHER.match(completion[found.end : found.end + 200]):
+        good, how = False, "another answer follows"
     reason = "" if good else f"found {found.text[:60]} ({found.rule}), expected {gold[:60]}: {how}"
     rule = f"{found.rule}, {how}" if good else found.rule
     return Part("math", float(good), good, rule=rule, found=found.text[:200], expected=gold[:200], reason=reason)
+
+
+def _copied(answer: str, prompt: str) -> bool:
+    """Does an answer with an operation in it stand in the question?"""
+    text = squeezed(answer)
+    return len(text) > 2 and bool(re.search(r"[-+*/^(\\]", text)) and text in squeezed(prompt)
 
 
 def equal(found: str, gold: str) -> tuple[bool, str]:
     """Whether two LaTeX answers are the same, and what decided: same text, number, list, math-verify, or why not."""
     if len(found) > MAX_ANSWER:
         return False, f"an answer of {len(found)} characters"
+    gold = _JOINED.sub(",", gold) if re.search(r"\d", gold) else gold
     a, b = canonical(found), canonical(gold)
     if not a:
         return False, "empty"
@@ -91,11 +110,19 @@ def equal(found: str, gold: str) -> tuple[bool, str]:
     base = re.fullmatch(r"(-?[0-9A-Z.]+)_(?:\{?\d+\}?)", b)
     if base:  # 4210_5: the base may be left out, not changed
         return (True, "same digits") if a == base.group(1) else (False, "another number")
+    if len(split_top(_brackets(b)[1])) > 1 and _brackets(b)[0] == "":  # `x = 1 or x = 2` is a way to write 1,2
+        found = _JOINED.sub(",", found)
+        a = ",".join(canonical(item) for item in split_top(found))
     if _HEDGED.search(found) and not _HEDGED.search(gold):
         return False, "names several answers"
     if _PLAIN.fullmatch(b):
         return _plain(a, b)
-    extra = {m.group() for m in _OPERATIONS.finditer(a)} - {m.group() for m in _OPERATIONS.finditer(b)}
+    if is_words(gold) or is_words(found):
+        listed = _lists(a, b)
+        return (True, "list") if listed else (False, "another text")
+    if "." not in b and re.search(r"\d\.\d", a) and (_IRRATIONAL.search(b) or re.search(r"\d\.\d{4}", a)):
+        return False, "rounded"
+    extra = {m.group() for m in _OPERATIONS.finditer(a)} - {m.group() for m in _OPERATIONS.finditer(f"{b} {gold}")}
     if extra - ({"\\sqrt", "sqrt"} if "sqrt" in b or "^{" in b or "^\\frac" in b else set()):
         return False, f"not evaluated: {', '.join(sorted(extra))}"
     listed = _lists(a, b)
@@ -115,8 +142,12 @@ def _plain(a: str, b: str) -> tuple[bool, str]:
         return False, "not one number"
     rest = a[: found[0].start] + a[found[0].end :]
     letters = re.sub(r"[^a-zA-Z]", "", rest)
-    if re.search(r"[\d*/^=\\{}()\[\]]", rest.replace("\\frac", "").strip("-()")) or 0 < len(letters) < 3:  # 5x is not 5; `5 bananas` is
+    rest = rest.removeprefix("-") if found[0].value < 0 else rest
+    rest = rest[1:-1] if rest.startswith("(") and rest.endswith(")") else rest
+    if not re.fullmatch(r"[a-zA-Z.']*", rest) or 0 < len(letters) < 3:  # 5x is not 5; `5 bananas` is
         return False, "more than a number"
+    if num.unevaluated(found[0]) and not num.unevaluated(gold[0]):
+        return False, "not evaluated"
     return (True, "number") if num.same(found[0], gold[0]) else (False, "another number")
 
 

@@ -28,9 +28,26 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _AFTER = re.compile(
-    r"(?P<percent>[ ]?(?:\\?%|％|percent\b|per cent\b))|(?P<scale>[ -]?(?:thousand|million|billion|trillion|dozen)s?\b|[kK]\b)"
+    r"(?P<percent>[ ]?(?:\\?%|％|percent\b|per cent\b))|"
+    r"(?P<scale>[ -]?(?i:hundred|thousand|million|billion|trillion|dozen|lakh|crore|mn|bn)s?\b|[kKMB]\b)"
 )
-_SCALES = {"thousand": 1_000, "k": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_BELOW = re.compile(r"\s*(?:°\s*[CF]?|degrees?(?:\s+(?:celsius|fahrenheit))?)?\s*below\s+(?:zero|freezing)\b", re.IGNORECASE)
+_SCALES = {
+    "hundred": 100,
+    "thousand": 1_000,
+    "k": 1_000,
+    "million": 10**6,
+    "m": 10**6,
+    "mn": 10**6,
+    "billion": 10**9,
+    "b": 10**9,
+    "bn": 10**9,
+    "trillion": 10**12,
+    "dozen": 12,
+    "lakh": 10**5,
+    "crore": 10**7,
+}
+_RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 _VULGAR = dict(zip("½⅓⅔¼¾⅕⅖⅗⅘⅙⅛", ["1/2", "1/3", "2/3", "1/4", "3/4", "1/5", "2/5", "3/5", "4/5", "1/6", "1/8"], strict=True))
 _WIDE = str.maketrans("０１２３４５６７８９．，％－", "0123456789.,%-")
 _CURRENCY = "$€£¥₹₽₩"
@@ -98,15 +115,16 @@ def _read(text: str, match: re.Match[str]) -> Number | None:
     except (ZeroDivisionError, ValueError):
         return None
     end = match.end()
-    tail = _AFTER.match(text, end)
+    if text[end : end + 1] in tuple(_RAISED):
+        return None
     percent = False
-    if tail:
+    while not percent and (tail := _AFTER.match(text, end)):  # 5 hundred thousand
         end = tail.end()
         percent = tail.group("percent") is not None
         if not percent:
             value *= _SCALES[tail.group("scale").strip(" -").lower().removesuffix("s")]
-    if _negative(text, match.start()):
-        value = -value
+    if _negative(text, match.start()) or _BELOW.match(text, end):
+        value = -abs(value)
     return Number(value, percent, match.start(), end, text[match.start() : end])
 
 
@@ -138,6 +156,17 @@ def _negative(text: str, start: int) -> bool:
     if gap:  # `- 10`: a bullet or a dash, unless an equals sign stands before
         return bool(before) and before[-1] in "=(:"
     return True
+
+
+def unevaluated(number: Number) -> bool:
+    """Is it a division handed back: `36/2` for 18, `1.5/3` for 0.5? (`3/4` is a number, and so is `1/2 dozen`.)"""
+    text = number.text.rstrip()
+    divided = "/" in text or "frac" in text
+    return (
+        divided
+        and text[-1] in "0123456789}"
+        and ("." in text or (number.value.denominator == 1 and not re.search(r"[/{]\s*1\s*\}?$", text)))
+    )
 
 
 def same(found: Number, gold: Number) -> bool:

@@ -14,11 +14,22 @@ All of them see `visible` text: without HTML comments and zero-width characters,
 
 from __future__ import annotations
 
+import html
 import re
 from functools import lru_cache
 
-_HIDDEN = re.compile(r"<!--.*?(?:-->|\Z)|[\u00ad\u034f\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]", re.DOTALL)
-_JOINTS = re.compile(r"[\s—–/…|]+|(?<=[.!?])-(?=\S)")
+_HIDDEN = re.compile(  # comments of HTML and Markdown, invisible elements, zero-width and tag characters; a joiner between emoji stays
+    r"<!--.*?(?:-->|\Z)|^\[//\]: #.*?$|<(\w+)[^<>]{0,200}(?:display:\s*none|\bhidden\b)[^<>]{0,200}>.*?(?:</\1>|\Z)"
+    r"|[\u00ad\u034f\u061c\u180e\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\U000e0000-\U000e0fff]"
+    r"|\u200d(?![\u2600-\u27bf\U0001f000-\U0001faff])",
+    re.DOTALL | re.MULTILINE,
+)
+_TAG = re.compile(
+    r"(?<!<)</?(?:b|i|u|s|em|strong|span|font|img|a|sub|sup|mark|small|del|ins|wbr)(?:\s[^<>]{0,300})?/?>(?!>)", re.IGNORECASE
+)
+_ENTITY = re.compile(r"&(?:#\d{1,6}|#[xX][0-9a-fA-F]{1,5}|nbsp|ensp|emsp|thinsp|zwj|zwnj|shy|comma|period|excl);")
+_BLANKS = dict.fromkeys(map(ord, "\u2800\u3164\u115f\u1160\uffa0"), " ")
+_JOINTS = re.compile(r"[\s—–/…|]+|(?<=[.!?])-(?=\S)|(?<=[^\W\d_])[,;_]+(?=[^\W\d_])")
 _PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~“”‘’«»‹›„‚¡¿。！？，、；：（）「」『』《》【】…—–•·।॥،؛؟"
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _CJK_CHAR = re.compile(f"[{_CJK}]")
@@ -30,20 +41,35 @@ _SHORTENED = re.compile(
     r"\b(?:etc|approx|dept|est|inc|ltd|co|u\.s|u\.k|a\.m|p\.m)\.$", re.IGNORECASE
 )  # may end a sentence: if a capital follows
 _NUMBERED = re.compile(r"\b(?:no|fig|vol|p|pp|ch|sec)\.$", re.IGNORECASE)  # only before a number
-_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]*_]*(?=\s|$)|[。！？]+[」』”]*|[.!?]+(?=-\S)")
+_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]*_]*(?=\s|$)|[。！？]+[」』”]*|[.!?]+(?=-\S)|(?<=[a-z]{2})[.!?](?=[A-Z][a-z]+\s)")
 _BREAK = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*+•]\s|\d{1,3}[.)]\s|#{1,6}\s))|(?<=[^\n])\n(?=\s*\*\s?\*\s?\*)")
 _BLANK = re.compile(r"\n[ \t]*(?:\n[ \t]*)+")
 _DIVIDER = re.compile(r"^[ \t]*\*[ \t]?\*[ \t]?\*[ \t]*$", re.MULTILINE)
 _FENCE = re.compile(r"^[ \t]*```.*?^[ \t]*```[ \t]*$", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"`[^`\n]+`")
 _BULLET = re.compile(r"^[ \t]*[-*+][ \t]+(?=\S)(.*)$", re.MULTILINE)
 
 
 @lru_cache(maxsize=64)
 def visible(text: str) -> str:
-    """The text that a reader sees: no HTML comments, no zero-width or direction characters."""
-    if text.isascii() and "<!--" not in text:
+    """The text that a reader sees: no comments, invisible elements, inline tags, zero-width or direction characters; entities read."""
+    if text.isascii() and not ("<" in text or "&" in text or "[//]" in text):
         return text
-    return _HIDDEN.sub("", text)
+    if "&" in text:
+        text = _ENTITY.sub(_unescaped, text)
+    text = _HIDDEN.sub("", text)
+    return (_TAG.sub("", text) if "<" in text else text).translate(_BLANKS)
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    """The character of an entity; marks that would change the text's structure stay as they are written."""
+    char = html.unescape(match.group())
+    return match.group() if char in '"\\<>&{}[]*`\n' else char
+
+
+def unfenced(text: str) -> str:
+    """The text without code: what stands in fences or between backticks is not Markdown."""
+    return _CODE.sub("", _FENCE.sub("", text)) if "`" in text else text
 
 
 def has_word(text: str) -> bool:
@@ -58,6 +84,9 @@ def words(text: str) -> tuple[str, ...]:
     for token in _JOINTS.split(text):
         word = token.strip(_PUNCTUATION)
         if not word:
+            continue
+        if word.count("-") > 4:  # one-two-three-four-five-six is no word
+            out.extend(piece for piece in word.split("-") if piece)
             continue
         if not word.isascii():
             if not has_word(word):

@@ -28,7 +28,7 @@ from generation.verifiers.verdict import Part, failed
 
 MEMORY = 6 << 30  # bytes of address space that a built-in verifier may use
 AHEAD = 4  # requests sent before their turn; small enough that pipes never fill both ways
-START = 30.0  # seconds a fresh worker may take for its imports, on top of the first request's own time
+START = 30.0  # seconds a fresh worker may take for its imports; the first request's own time begins after them
 
 
 class Lost(Exception):
@@ -74,15 +74,22 @@ class Worker:
         Raises:
             Lost: none within `timeout` seconds, or the process ended.
         """
+        if self.fresh:
+            self._line(START, "did not start")
+            self.fresh = False
+        return Part.from_json(json.loads(self._line(timeout, "timed out")))
+
+    def _line(self, timeout: float, what: str) -> bytes:
+        """The next line that the process writes."""
         assert self.process.stdin is not None and self.process.stdout is not None
         read = self.process.stdout.fileno()
-        deadline = time.monotonic() + timeout + (START if self.fresh else 0)
+        deadline = time.monotonic() + timeout
         while b"\n" not in self.inbox:
             left = deadline - time.monotonic()
             ready = select.select([read], [self.process.stdin] if self.outbox else [], [], max(0.0, left))
             if left <= 0 or not (ready[0] or ready[1]):
                 self.kill()
-                raise Lost(f"timed out after {timeout:g} s")
+                raise Lost(f"{what} after {timeout:g} s")
             if ready[1]:
                 self._write()
             if not ready[0]:
@@ -94,8 +101,7 @@ class Worker:
                 raise Lost(f"crashed ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})")
             self.inbox += chunk
         line, self.inbox = self.inbox.split(b"\n", 1)
-        self.fresh = False
-        return Part.from_json(json.loads(line))
+        return line
 
     def kill(self) -> None:
         """End the process and everything in its session."""
@@ -187,13 +193,19 @@ def main() -> None:
     """Answer requests until standard input ends; what a verifier prints goes to standard error, never among the answers."""
     import resource
 
-    from generation.verifiers.dispatch import run
+    from generation.verifiers.dispatch import prepare, run
 
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    fresh = True
     for line in sys.stdin.buffer:
         request = json.loads(line)
+        if fresh:
+            prepare(request["name"], request.get("own"))
+            out.write(b"ready\n")
+            out.flush()
+            fresh = False
         limit = hard if request.get("own") else MEMORY
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_AS, (limit, hard))

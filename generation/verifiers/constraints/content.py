@@ -11,22 +11,24 @@ import re
 from typing import Any
 
 from generation.verifiers.constraints.constraint import SENTENCES, Constraint, Context, Params, nothing, plain
-from generation.verifiers.text import bullets, has_word, occurrences, paragraphs, sentences, words
+from generation.verifiers.text import bullets, has_word, occurrences, paragraphs, sentences, unfenced, words
 
 ANSWERS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 _HIGHLIGHT = re.compile(r"(?<![*\w\\])(\*{1,3})(?=[^\s*])([^*\n]*[^\s*])\1(?![*\w])")
-_PLACEHOLDER = re.compile(r"(?<!!)\[([^\[\]\n]{2,80})\](?![(:])")
+_PLACEHOLDER = re.compile(r"(?<![!\w])\[([^\[\]\n]{2,80})\](?![(:])")
 _TITLE = re.compile(r"<<(?!<)([^<>\n]{2,200})>>(?!>)")
 
 
 def highlights(text: str) -> set[str]:
     """The distinct `*parts*` and `**parts**` with a word of two letters in them; bullets, rules and empty stars are none."""
-    return {m.group(2).casefold() for m in _HIGHLIGHT.finditer(text) if re.search(r"[^\W\d_]{2}", m.group(2))}
+    found = (m.group(2) for m in _HIGHLIGHT.finditer(unfenced(text)))
+    return {" ".join(words(part.casefold())) for part in found if re.search(r"[^\W\d_]{2}", part)}
 
 
 def placeholders(text: str) -> set[str]:
     """The distinct `[names]`: letters in square brackets; links, check boxes, footnotes and empty brackets are none."""
-    return {m.group(1).strip().casefold() for m in _PLACEHOLDER.finditer(text) if re.search(r"[^\W\d_]{2}", m.group(1))}
+    found = (m.group(1) for m in _PLACEHOLDER.finditer(unfenced(text)))
+    return {" ".join(words(part.casefold())) for part in found if re.search(r"[^\W\d_]{2}", part)}
 
 
 def draw_n(name: str, low: int, high: int):  # type: ignore[no-untyped-def]
@@ -46,12 +48,15 @@ def _make_placeholders(text: str, params: Params, rng: random.Random, prompt: st
 
 def _check_postscript(text: str, params: Params, prompt: str) -> bool:
     marker = params["postscript_marker"].strip()
-    found = re.search(rf"(?im)^[\s*_>]*{re.escape(marker.rstrip('.'))}(?![.]?P\b)[.:]?[*_]*(?P<rest>[\s\S]*)", text)
-    return found is not None and len(words(found["rest"])) >= 2 and len(paragraphs(found["rest"])) <= 2
+    found = re.search(rf"(?im)^[ \t*_>]*{re.escape(marker.rstrip('.'))}(?![.]?P\b)[.:]?[*_]*(?P<rest>[\s\S]*)", text)
+    if found is None or not has_word(text[: found.start()]):
+        return False
+    said = [w for w in words(found["rest"]) if w.casefold().replace(".", "") != marker.casefold().replace(".", "")]
+    return len(said) >= 2 and len(paragraphs(found["rest"])) <= 2
 
 
 def _check_title(text: str, params: Params, prompt: str) -> bool:
-    return any(re.search(r"[^\W\d_]{2}", m) for m in _TITLE.findall(text))
+    return any(re.search(r"[^\W\d_]{2}", m) and m.strip().casefold() != "title" for m in _TITLE.findall(unfenced(text)))
 
 
 def _make_highlights(text: str, params: Params, rng: random.Random, prompt: str) -> str:
@@ -66,13 +71,13 @@ def _make_bullets(text: str, params: Params, rng: random.Random, prompt: str) ->
     wanted, mark = params["num_bullets"], rng.choice("*-")
     rest = re.sub(r"(?m)^[ \t]*[-*+][ \t]+.*$\n?", "", text).strip() or rng.choice(SENTENCES)
     first, *others = paragraphs(rest) or (rng.choice(SENTENCES),)
-    items = "\n".join(f"{mark} {rng.choice(SENTENCES)}" for _ in range(wanted))
+    items = "\n".join(f"{mark} {sentence}" for sentence in rng.sample(SENTENCES, wanted))
     return "\n\n".join([f"{first}\n{items}", *others])
 
 
 def _sections(text: str, splitter: str) -> int:
     """Numbered headers at the start of a line, each with a text of its own below or beside it; a number counts once."""
-    headers = list(re.finditer(rf"(?im)^[\s*_#>]*{re.escape(splitter)}[ ]?([0-9]+|[ivxlc]+|[a-h])\b[*_:.\-–]*", text))
+    headers = list(re.finditer(rf"(?im)^[ \t*_#>]*{re.escape(splitter)}[ ]?([0-9]+|[ivxlc]+|[a-h])\b[*_:.\-–]*", text))
     ends = [h.start() for h in headers[1:]] + [len(text)] * bool(headers)
     return len({h.group(1).casefold() for h, end in zip(headers, ends, strict=True) if has_word(text[h.end() : end])})
 
@@ -123,7 +128,12 @@ def _make_json(text: str, params: Params, rng: random.Random, prompt: str) -> st
 def _check_answer(text: str, params: Params, prompt: str) -> bool:
     """Exactly one of the options is there; a text that names two has answered nothing."""
     options = params.get("options") or ANSWERS
-    return sum(occurrences(text, option.strip(" .")) > 0 for option in options) == 1
+    named = [option.strip(" .") for option in options if occurrences(text, option.strip(" ."))]
+    if len(named) != 1:
+        return False
+    before, _, after = " ".join(text.casefold().split()).partition(" ".join(named[0].casefold().split()))
+    others = "|".join(re.escape(option.strip(" .").split()[-1].casefold()) for option in options if option.strip(" .") != named[0])
+    return not re.match(rf"\W*(?:or|and|/)\W*(?:{others})\b", after) and not re.search(r"\b(?:not|never)\b[^.!?]*$", before)
 
 
 CONTENT_CONSTRAINTS = (
@@ -185,7 +195,7 @@ CONTENT_CONSTRAINTS = (
             "Include exactly {num_bullets} Markdown bullet points, such as:\n* This is a point.",
             "Use a bullet list of exactly {num_bullets} items (* or -).",
         ),
-        lambda t, p, q: len(bullets(t)) == p["num_bullets"],
+        lambda t, p, q: len(bullets(t)) == p["num_bullets"] == len(set(map(str.casefold, bullets(t)))),
         _make_bullets,
         lambda t, p, r, q: f"{t}\n* one point more",
         params=("num_bullets",),

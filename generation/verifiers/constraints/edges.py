@@ -42,6 +42,8 @@ def _check_quotation(text: str, params: Params, prompt: str) -> bool:
     if len(body) < 3 or (body[0], body[-1]) not in (('"', '"'), ("“", "”"), ("«", "»"), ("„", "“"), ("「", "」")):
         return False
     inside = body[1:-1]
+    if body.startswith('""'):
+        return False
     first = re.search(r'["“”]', inside)
     return first is None or first.group() == "“" or first.start() == 0 or inside[first.start() - 1] in " \n\t(:—-\\"
 

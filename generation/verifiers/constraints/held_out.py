@@ -11,10 +11,12 @@ from itertools import pairwise
 
 from generation.verifiers.constraints.constraint import SENTENCES, Constraint, Params, nothing
 from generation.verifiers.constraints.content import draw_n
-from generation.verifiers.constraints.keywords import add_sentence
-from generation.verifiers.text import has_word, lines, sentences, words
+from generation.verifiers.constraints.keywords import add_sentence, folded
+from generation.verifiers.text import has_word, lines, sentences, unfenced, words
 
-_EMOJI = re.compile("[\U0001f300-\U0001faff\u2600-\u27bf]")
+_ONE = "[\U0001f300-\U0001f3fa\U0001f400-\U0001faff\u2600-\u27bf][\U0001f3fb-\U0001f3ff]?"
+_EMOJI = re.compile(f"[\U0001f1e6-\U0001f1ff]{{2}}|{_ONE}(?:\u200d{_ONE})*")  # flags, skin tones and families are one each
+_PARTS = ("First", "Second", "Third", "Fourth", "Fifth")
 _ACROSTICS = ("HOPE", "RAIN", "STONE", "LAKE", "WIND", "BREAD")
 
 
@@ -38,7 +40,9 @@ def _longest(text: str) -> int:
 
 
 def _check_acrostic(text: str, params: Params, prompt: str) -> bool:
-    firsts = "".join(words(line)[0][0] for line in lines(text) if words(line))
+    if any(len(words(line)) < 2 for line in lines(text)):
+        return False
+    firsts = "".join(words(line)[0][0] for line in lines(text))
     return firsts.casefold() == params["word"].casefold()
 
 
@@ -49,16 +53,22 @@ def _make_acrostic(text: str, params: Params, rng: random.Random, prompt: str) -
 
 
 def _numbered(text: str) -> list[int]:
-    return [int(n) for n, rest in re.findall(r"(?m)^[ \t]*(\d{1,3})[.)][ \t]+(.*)$", text) if has_word(rest)]
+    found = re.findall(r"(?m)^[ \t]*(\d{1,3})[.)][ \t]+(.*)$", unfenced(text))
+    said = [rest.strip().casefold() for _, rest in found]
+    return [int(n) for (n, _), rest in zip(found, said, strict=True) if has_word(rest) and said.count(rest) == 1]
 
 
 def _make_numbered(text: str, params: Params, rng: random.Random, prompt: str) -> str:
-    return text + "\n" + "\n".join(f"{i + 1}. {rng.choice(SENTENCES)}" for i in range(params["n"]))
+    return text + "\n" + "\n".join(f"{i + 1}. {s}" for i, s in enumerate(rng.sample(SENTENCES, params["n"])))
 
 
 def _check_table(text: str, params: Params, prompt: str) -> bool:
     """One Markdown table: header, rule, and so many rows of so many cells, each with something in it."""
-    rows = [line.strip() for line in text.splitlines() if line.strip().startswith("|") and line.strip().endswith("|")]
+    shown = [line.strip() for line in text.splitlines()]
+    at = [i for i, line in enumerate(shown) if len(line) > 1 and line.startswith("|") and line.endswith("|")]
+    if not at or at[-1] - at[0] != len(at) - 1:
+        return False
+    rows = [shown[i] for i in at]
     cells = [[c.strip() for c in row[1:-1].split("|")] for row in rows]
     if len(cells) != params["rows"] + 2 or not all(re.fullmatch(r":?-+:?", c) for c in cells[1]):
         return False
@@ -86,10 +96,10 @@ def _make_questions(text: str, params: Params, rng: random.Random, prompt: str) 
 
 
 def _alliterates(text: str, n: int) -> bool:
-    run, before = 0, ""
-    for word in words(text):
-        run = run + 1 if word[0].casefold() == before and word.isalpha() else 1
-        before = word[0].casefold()
+    run, before = 0, " "
+    for word in (w.casefold() for w in words(text)):
+        run = run + 1 if word[0] == before[0] and word.isalpha() and word != before else 1
+        before = word
         if run >= n:
             return True
     return False
@@ -105,12 +115,13 @@ def _make_parentheses(text: str, params: Params, rng: random.Random, prompt: str
 
 
 def _headings(text: str) -> int:
-    return sum(has_word(rest) for rest in re.findall(r"(?m)^#{1,6}[ \t]+(.+)$", text))
+    found = [rest.strip().casefold() for rest in re.findall(r"(?m)^#{1,6}[ \t]+(.+)$", unfenced(text))]
+    return len({rest for rest in found if has_word(rest)})
 
 
 def _make_headings(text: str, params: Params, rng: random.Random, prompt: str) -> str:
     body = re.sub(r"(?m)^#.*$", "", text)
-    return "\n\n".join(f"## Part {i + 1}\n{rng.choice(SENTENCES)}" for i in range(params["n"])) + f"\n\n{body}"
+    return "\n\n".join(f"## {_PARTS[i]} part\n{rng.choice(SENTENCES)}" for i in range(params["n"])) + f"\n\n{body}"
 
 
 def _digits_sum(text: str) -> int:
@@ -138,7 +149,7 @@ HELD_OUT_CONSTRAINTS = (
         "test",
         lambda r, c: {"letter": r.choice("bcfgjkmpqvwxyz")},
         ('Do not use the letter "{letter}".', 'Write without a single "{letter}", small or capital.'),
-        lambda t, p, q: p["letter"] not in t.casefold(),
+        lambda t, p, q: p["letter"] not in folded(t).casefold(),
         _make_lipogram,
         lambda t, p, r, q: t + " " + r.choice([p["letter"], p["letter"].upper()]),
         params=("letter",),

