@@ -25,7 +25,7 @@ def plan(job: Job, settings: Any, counts: Counts, reduction: str, copies: int = 
     """Print and return the plan.
 
     Args:
-        copies: how many more models of this size are held without gradients (a reference, a teacher).
+        copies: models of this size held in memory: the trained one, a reference, a teacher.
         rows_per_item: sequences through the model for each row (2 for pairs).
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -102,7 +102,7 @@ def estimate_memory(job: Job, settings: Any, counts: Counts, copies: int, rows_p
         else a_layer * text.num_hidden_layers
     )
     parts = {
-        "weights": parameters * width * (1 + copies - 1) / shards,
+        "weights": parameters * width * copies / shards,
         "gradients": trained * width / shards,
         "optimizer": 2 * trained * width / shards,
         "activations": kept,

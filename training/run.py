@@ -243,8 +243,9 @@ def quiet() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
+    os.environ.setdefault("TQDM_DISABLE", "1")
     # the new name, activation_checkpointing, is not known to the oldest transformers that works
-    warnings.filterwarnings("ignore", message=".gradient_checkpointing. is deprecated")
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing. is deprecated")
 
 
 def main_process() -> bool:
