@@ -1,10 +1,9 @@
-"""Charts as plain HTML: bars, histograms and the funnel. Pure functions of numbers and labels; drawn before any script of a chart library."""
+"""Charts as plain HTML: bars, histograms, tables. Pure functions of numbers and labels; there before a chart library would be loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
-from urllib.parse import urlencode
 
 from app.render import escape
 
@@ -21,11 +20,6 @@ class Bar(NamedTuple):
     note: str = ""
 
 
-def address(view: str, params: Mapping[str, list[str]]) -> str:
-    """A place as a relative link."""
-    return f"{view}?{urlencode(params, doseq=True)}"
-
-
 def bars(lines: Sequence[Bar], of: float | None = None, unit: str = "") -> str:
     """Horizontal bars, each with its number and its share of `of` (default: of the largest, without a share)."""
     if not lines:
@@ -34,7 +28,9 @@ def bars(lines: Sequence[Bar], of: float | None = None, unit: str = "") -> str:
     rows = []
     for number, line in enumerate(lines):
         width = 100 * line.value / largest
-        share = f" · {100 * line.value / of:.1f} %" if of else ""
+        part = 100 * line.value / of if of else 0
+        share = "" if not of else " · <0.1 %" if 0 < part < 0.1 else f" · {part:.1f} %"
+        share = escape(share)
         colour = line.colour or COLOURS[0]
         label = escape(line.label) or "(empty)"
         name = f'<a href="{escape(line.href)}" target="_self">{label}</a>' if line.href else label
@@ -80,7 +76,8 @@ def histogram(
         span = f"{number_text(start)} to {number_text(end)}" if end is not None else f"{number_text(start)} and more"
         height = max(100 * count / largest, 1.5) if count else 0
         columns.append(f'<i class="{"cv-pale" if pale else ""}" style="height:{height:.1f}%" title="{span}: {number_text(count)}"></i>')
-    ends = f"<span>{number_text(edges[0])}</span><span>{number_text(edges[-1])}</span>" if edges else ""
+    said = edges if len(edges) <= 16 else [edges[0], edges[-1]]
+    ends = "".join(f"<span>{number_text(edge)}</span>" for edge in said)
     none = f'<p class="cv-note">no value: {missing:,}</p>' if missing else ""
     return f'<div class="cv-hist">{"".join(columns)}</div><div class="cv-axis">{ends}</div>{none}'
 

@@ -6,6 +6,7 @@ Only narrow columns are read, except where text is searched. Every number is exa
 from __future__ import annotations
 
 import bisect
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,11 @@ from app.db import Data
 from app.state import NULL, NUMBERS, Condition, State, condition
 from columnar.ask import Result
 from columnar.jsonviews import quoted
+from columnar.view import rows_view
 
 PAGE = 25
 LARGE = 1_000_000  # rows from which a search looks at the previews unless told otherwise
+DRAWN = 2_000  # rows at least among which a random order is made
 COUNTED = 300_000  # rows up to which a search of every turn is counted without asking
 LEAVE_OUT = {"id", "hash", "prompt_hash", "preview", "key"}  # columns in which every row is different
 SHOWN = ("source", "reason", "n_tokens", "n_turns")  # beside the preview, those that there are
@@ -62,7 +65,11 @@ def page(data: Data, state: State) -> Found:
     if ordered in columns and ordered not in shown and ordered not in LEAVE_OUT and columns[ordered] in NUMBERS:
         shown.append(ordered)
     chosen = ", ".join(["id", f"{_preview(columns, settled(data, state))} AS preview", *map(quoted, shown)])
-    sql = f"SELECT {chosen}\nFROM {view(state)}\nWHERE {where.sql}{_order(state, columns)}\nLIMIT {PAGE} OFFSET {(state.page - 1) * PAGE}"
+    skip = (state.page - 1) * PAGE
+    source, order = view(state), _order(data, state, columns)
+    sql = f"SELECT {chosen}\nFROM {source}\nWHERE {where.sql}{order}\nLIMIT {PAGE} OFFSET {skip}"
+    if skip and source == "rows" and not state.filtered and not order:  # far into the rows as they lie: by place
+        sql = f"SELECT {chosen}\nFROM ({rows_view(data.dataset, range(skip, skip + PAGE))})"
     given = where.params | ({"q": state.q if state.regex else state.q.lower()} if "$q" in sql else {})
     result = data.run(sql, given)
     return Found(result.rows, sql, Condition(where.sql, given, where.ignored), result)
@@ -86,11 +93,22 @@ def counts_itself(data: Data, state: State) -> bool:
     return not state.q or settled(data, state).within == "preview" or total(data, state) <= COUNTED
 
 
-def _order(state: State, columns: dict[str, str]) -> str:
+def _order(data: Data, state: State, columns: dict[str, str]) -> str:
     if state.seed is not None:
-        return f"\nORDER BY md5(id || '{state.seed}')"
+        return f"{_thinned(data, state)}\nORDER BY md5(id || '{state.seed}')"
     name = state.sort.removeprefix("-")
     return f"\nORDER BY {quoted(name)} {'DESC' if state.sort.startswith('-') else 'ASC'} NULLS LAST, id" if name in columns else ""
+
+
+def _thinned(data: Data, state: State) -> str:
+    """Of many rows a random order looks at those whose ids, which are hashes, end in digits that follow from the seed."""
+    digits = 0
+    if counts_itself(data, state):
+        rows = count(data, state)
+        while rows > DRAWN * 16 ** (digits + 1):
+            digits += 1
+    ending = hashlib.sha256(str(state.seed).encode()).hexdigest()[:digits]
+    return f" AND ends_with(id, '{ending}')" if ending else ""
 
 
 def _preview(columns: dict[str, str], state: State) -> str:
@@ -107,14 +125,15 @@ def _preview(columns: dict[str, str], state: State) -> str:
     holds = "regexp_matches(t, $q, 'i')" if state.regex else "contains(lower(t), $q)"
     hit = f"list_filter({joined}, lambda t: {holds})[1]"
     at = f"strpos({hit}, regexp_extract({hit}, $q, 0, 'i'))" if state.regex else f"strpos(lower({hit}), $q)"
-    return f"coalesce('… ' || substr({hit}, greatest(1, {at} - 50), 160), {first})"
+    return f"coalesce(CASE WHEN {at} > 51 THEN '… ' ELSE '' END || substr({hit}, greatest(1, {at} - 50), 160), {first})"
 
 
 def facet(data: Data, state: State, column: str, most: int = 12) -> tuple[list[tuple[str, int]], bool]:
     """The values of a column with their counts, largest first, under all filters but the one on it; and whether there are more.
     No value is `NULL`."""
     where = limits(data, state, without=column)
-    sql = f"SELECT {quoted(column)}::VARCHAR AS value, count(*) AS n FROM {view(state)} WHERE {where.sql} GROUP BY 1 ORDER BY n DESC, 1 LIMIT {most + 1}"
+    counted = f"SELECT {quoted(column)}::VARCHAR AS value, count(*) AS n FROM {view(state)} WHERE {where.sql} GROUP BY 1"
+    sql = f"{counted} ORDER BY n DESC, 1 LIMIT {most + 1}"
     rows = data.run(sql, where.params).rows
     found = [(NULL if row["value"] is None else str(row["value"]), int(row["n"])) for row in rows[:most]]
     missing = [value for value in state.chosen(column) if value not in dict(found)]

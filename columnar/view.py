@@ -166,9 +166,13 @@ def views(dataset: Dataset) -> dict[str, str]:
     return found | json_views(root)
 
 
-def rows_view(dataset: Dataset) -> str:
+def rows_view(dataset: Dataset, window: range | None = None) -> str:
     """Rows and sidecars side by side. A POSITIONAL JOIN costs nothing, but is right only when every sidecar has exactly these rows:
-    that is what the hash and the counts are checked for. A sidecar without the hash (someone else's) is joined by its ids."""
+    that is what the hash and the counts are checked for. A sidecar without the hash (someone else's) is joined by its ids.
+
+    Args:
+        window: only the rows at these places (from 0, in row order), read without what lies before them.
+    """
     files = _row_files(dataset)
     rows = _columns(files[0], "rows")
     counted = sum(_count(file) for file in files)
@@ -186,12 +190,27 @@ def rows_view(dataset: Dataset) -> str:
         select.append("replace(regexp_extract(r.filename, '([^/]*?)-[0-9]+[.]parquet$', 1), 'part', 'train') AS split")
     beside, by_id = "", ""
     for stage, file in sidecars.items():
-        source = f"{_parquet([file])} AS {alias[stage]}"
         if _in_step(dataset, stage, file):
-            beside += f" POSITIONAL JOIN {source}"
+            beside += f" POSITIONAL JOIN {_window([file], window)} AS {alias[stage]}"
         else:
-            by_id += f" LEFT JOIN {source} ON r.id = {alias[stage]}.id::VARCHAR"
-    return f"SELECT {', '.join(select)} FROM {_parquet(files)} AS r{beside}{by_id}"
+            by_id += f" LEFT JOIN {_parquet([file])} AS {alias[stage]} ON r.id = {alias[stage]}.id::VARCHAR"
+    if window is not None:
+        select[0] = "r.* EXCLUDE (filename)"
+    return f"SELECT {', '.join(select)} FROM {_window(files, window)} AS r{beside}{by_id}"
+
+
+def _window(files: list[Path], window: range | None) -> str:
+    """A source of all rows of some files, or of those at some places: row groups outside are not read."""
+    if window is None:
+        return _parquet(files)
+    parts, before = [], 0
+    for file in files:
+        count = _count(file)
+        start, stop = max(window.start - before, 0), min(window.stop - before, count)
+        if start < stop:
+            parts.append(f"(SELECT *, filename FROM {_parquet([file])} WHERE file_row_number >= {start} AND file_row_number < {stop})")
+        before += count
+    return f"({' UNION ALL BY NAME '.join(parts) or f'SELECT *, filename FROM {_parquet(files)} LIMIT 0'})"
 
 
 def exposed_names(rows: Sequence[str], sidecars: dict[str, list[str]]) -> dict[tuple[str, str], str]:

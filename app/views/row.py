@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import charts, listing, marks, provenance, render, shell
+from app import listing, marks, provenance, render, shell
 from app.chat import chat
 from app.db import Data
 from app.shell import Page, current, go
@@ -30,7 +30,7 @@ def show(page: Page, row_id: str) -> None:
     st.html(provenance.headline(story))
     _text(page, story)
     with st.expander("Provenance", icon=":material/account_tree:"):
-        st.html(provenance.panel(story, lambda other: charts.address("browse", shell.place_of_row(page.state, other))))
+        st.html(provenance.panel(story, lambda other: shell.href("browse", shell.place_of_row(page.state, other))))
     with st.expander("The row as JSON", icon=":material/data_object:"):
         shown = json.dumps(story["row"], ensure_ascii=False, indent=2, default=str)
         st.html(f'<pre class="cv-command">{render.escape(shown[: 4 * render.MOST])}</pre>')
