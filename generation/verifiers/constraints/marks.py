@@ -49,7 +49,7 @@ def in_language(text: str, wanted: str) -> bool:
     parts = [p for p in paragraphs(text) if sum(map(str.isalpha, p)) >= 80]
     if len(parts) > 1 and not all(found == wanted or sure < 0.5 for found, sure in map(language, parts)):
         return False
-    spoken = [s for s in sentences(text) if sum(map(str.isalpha, s)) >= 40]
+    spoken = [s for s in sentences(text) if sum(map(str.isalpha, s)) >= 30]
     return all(found == wanted or sure < 0.85 for found, sure in map(language, spoken))
 
 

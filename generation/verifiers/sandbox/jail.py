@@ -53,7 +53,7 @@ def enter_namespaces(root, binds):
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(text)
     mount(None, "/", None, REC | PRIVATE)
-    mount("tmpfs", root, "tmpfs", NOSUID | NODEV, "size=64m,mode=755")
+    mount("tmpfs", root, "tmpfs", NOSUID | NODEV, "size=64m,nr_inodes=20k,mode=755")
     for path in binds:
         target = root + path
         if os.path.islink(path):
@@ -71,7 +71,13 @@ def enter_namespaces(root, binds):
         keep = (8 if held & 8 else 0) | (NODEV if os.statvfs(target).f_flag & 4 else 0)
         mount(None, target, None, BIND | REMOUNT | RDONLY | NOSUID | keep)
     os.makedirs(root + "/caravan-work", exist_ok=True)
-    mount("tmpfs", root + "/caravan-work", "tmpfs", NOSUID | NODEV, f"size=32m,mode=700,uid={uid or NOBODY},gid={gid if uid else NOBODY}")
+    mount(
+        "tmpfs",
+        root + "/caravan-work",
+        "tmpfs",
+        NOSUID | NODEV,
+        f"size=32m,nr_inodes=2k,mode=700,uid={uid or NOBODY},gid={gid if uid else NOBODY}",
+    )
     mount(None, root, None, BIND | REMOUNT | RDONLY | NOSUID)
     os.chroot(root)
     os.chdir("/caravan-work")

@@ -87,6 +87,10 @@ def isolation() -> str:
     return "none"
 
 
+def _weak() -> bool:
+    return os.environ.get("CARAVAN_WEAK_SANDBOX") == "1"
+
+
 def require() -> bool:
     """Whether to use namespaces.
 
@@ -94,7 +98,7 @@ def require() -> bool:
         SandboxError: this machine cannot lock code in, and `CARAVAN_WEAK_SANDBOX=1` does not accept that.
     """
     kind = isolation()
-    if kind == "none" and os.environ.get("CARAVAN_WEAK_SANDBOX") != "1":
+    if kind == "none" and not _weak():
         raise SandboxError(
             "this machine can enforce neither namespaces nor Landlock with seccomp, so untrusted code is not run; "
             "use Linux 5.13 or newer (in Docker: --security-opt seccomp=unconfined), "
@@ -104,7 +108,7 @@ def require() -> bool:
 
 
 @contextlib.contextmanager
-def _jailed(role: str, descriptors: dict[int, int], limits: Limits, namespaces: bool, **streams: Any) -> Iterator[_Jailed]:
+def _jailed(role: str, descriptors: dict[int, int], limits: Limits, namespaces: bool, weak: bool, **streams: Any) -> Iterator[_Jailed]:
     """A locked process; killed with all that belongs to it, and its directory removed, at the end."""
     root = tempfile.mkdtemp(prefix="caravan-jail-")
     ready, tell = os.pipe()
@@ -116,7 +120,7 @@ def _jailed(role: str, descriptors: dict[int, int], limits: Limits, namespaces: 
         "limits": {"seconds": limits.seconds, "memory": limits.memory, "files": limits.files},
         "descriptors": {**descriptors, 6: tell},
         "namespaces": namespaces,
-        "weak": os.environ.get("CARAVAN_WEAK_SANDBOX") == "1",
+        "weak": weak,
     }
     process: subprocess.Popen[bytes] | None = None
     try:
@@ -184,6 +188,7 @@ def run_tests(
     """
     limits = limits or Limits()
     locked = require() if namespaces is None else namespaces
+    weak = namespaces is None and _weak()  # what is asked for by name is never less than that
     ask_r, ask_w = os.pipe()
     reply_r, reply_w = os.pipe()
     result_r, result_w = os.pipe()
@@ -192,8 +197,8 @@ def run_tests(
     nothing = subprocess.DEVNULL
     try:
         with (
-            _jailed("candidate.py", {3: ask_r, 4: reply_w}, limits, locked, stdin=nothing, stdout=nothing) as candidate,
-            _jailed("judge.py", {3: reply_r, 4: ask_w, 5: result_w}, limits, locked, stdin=subprocess.PIPE, stdout=nothing) as judge,
+            _jailed("candidate.py", {3: ask_r, 4: reply_w}, limits, locked, weak, stdin=nothing, stdout=nothing) as candidate,
+            _jailed("judge.py", {3: reply_r, 4: ask_w, 5: result_w}, limits, locked, weak, stdin=subprocess.PIPE, stdout=nothing) as judge,
         ):
             for descriptor in (ask_r, ask_w, reply_r, reply_w, result_w):
                 os.close(descriptor)
@@ -250,11 +255,12 @@ def run_program(code: str, stdin: str, limits: Limits | None = None, namespaces:
     """
     limits = limits or Limits()
     locked = require() if namespaces is None else namespaces
+    weak = namespaces is None and _weak()  # what is asked for by name is never less than that
     source_r, source_w = os.pipe()
     unused_r, unused_w = os.pipe()
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     try:
-        with _jailed("program.py", {3: source_r, 4: unused_w}, limits, locked, **streams) as jailed:
+        with _jailed("program.py", {3: source_r, 4: unused_w}, limits, locked, weak, **streams) as jailed:
             _await(jailed)
             message = json.dumps({"code": code}).encode() + b"\n"
             return _talk(jailed.process, source_w, message, stdin.encode("utf-8", "replace"), limits)

@@ -138,7 +138,7 @@ WRONG = [
     ("18", "The answer is 18 and a half"),
     ("18", "The answer is 18 feet 6 inches"),
     ("18", "The answer is 18 eggs, 19 ducks"),
-    ("18", "The answer is $" + ". " * 200_000 + "$18"),
+    ("18", "The answer is $" + ". " * 200_000 + "$17"),
     ("18", "9" * 100_000),
     ("18", "\\boxed{" * 50_000),
     ("18", "<answer>" * 50_000),
