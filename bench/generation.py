@@ -1,6 +1,6 @@
 """How fast the client and the chain are, beside peers on the same fake server (50 ms a call), and what survives faults and kills.
 
-    python bench/generation.py [--json FILE] [--peers DIR] [--only NAME ...] [--quick]
+    python -m bench.generation [--json FILE] [--peers DIR] [--only NAME ...] [--repeat N]
 
 Scenarios: gen (2,000 answers, 256 in flight), tail (2 % of the calls take 2 s), judge1 and judge4 (4 models x 500 prompts, one judge
 call or one per aspect, paired), memory (many prompts streamed; the chain on a tenth of them), kill (kill -9 at half, run again), faults

@@ -92,7 +92,7 @@ def printable(text: str) -> str:
 
 
 class Progress:
-    """One line on standard error, redrawn at most five times a second; silent when that is not a terminal.
+    """One line on standard error, redrawn at most five times a second; in a log a line a minute.
 
     >>> with Progress("load", total=100) as bar: bar.add(10, note="3 rejected")
     """
@@ -100,15 +100,14 @@ class Progress:
     def __init__(self, label: str, total: int | None = None, unit: str = "rows", quiet: bool = False) -> None:
         self.label, self.total, self.unit = label, total, unit
         self.done, self.note = 0, ""
-        self.shown = 0.0
-        self.start = time.monotonic()
-        self.live = sys.stderr.isatty() and not quiet
+        self.start = self.shown = time.monotonic()
+        self.live, self.quiet = sys.stderr.isatty() and not quiet, quiet
 
     def add(self, n: int, note: str = "") -> None:
         """Count n more units and redraw when it is time."""
         self.done += n
         self.note = note or self.note
-        if self.live and time.monotonic() - self.shown > 0.2:
+        if not self.quiet and time.monotonic() - self.shown > (0.2 if self.live else 60):
             self._draw()
 
     def _draw(self) -> None:
@@ -117,7 +116,7 @@ class Progress:
         of = f"/{self.total:,} ({100 * self.done / self.total:.0f} %)" if self.total else ""
         left = f", {(self.total - self.done) / rate:.0f} s left" if self.total and rate and self.done < self.total else ""
         text = f"{self.label}: {self.done:,}{of} {self.unit}, {rate:,.0f}/s{left}{'  ' + self.note if self.note else ''}"
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        print(f"\r\x1b[K{text}" if self.live else text, end="" if self.live else "\n", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Progress:
         return self

@@ -176,6 +176,10 @@ def _main(args: argparse.Namespace, model: type[Config]) -> int:
     identity = asyncio.run(run_stage(stage, place, args, cache))
     counts = identity["counts"]
     _tell(place, counts)
+    if args.batch is not None and counts["unfinished"]:  # what was wanted is written; rows come when the answers are collected
+        if args.json:
+            emit(counts)
+        return 0
     if not counts["rows"]:
         raise CaravanError("no row was made", f"the reasons are in {place / 'hits' / 'ledger.parquet'}")
     if preferences is None:

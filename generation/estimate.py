@@ -56,12 +56,12 @@ async def estimate_stage(stage: Stage, cache: Path | None) -> list[dict[str, Any
         calls, prompt, answer, dollars = client.planned[config.name]
         cached = client.meter.of(config.name).cached
         if calls or cached:
-            price = round(dollars * scale, 2) if config.rate is not None else None
+            price = round(dollars * scale, 4) if config.rate is not None else None
             lines.append({"model": config.name, "calls": round(calls * scale), "cached": round(cached * scale),
                           "prompt tokens": round(prompt * scale), "answer tokens": round(answer * scale), "dollars": price})  # fmt: skip
     total: dict[str, Any] = {"model": "all"}
     for name in ("calls", "cached", "prompt tokens", "answer tokens"):
         total[name] = sum(line[name] for line in lines)
     known = [line["dollars"] for line in lines if line["dollars"] is not None]
-    total["dollars"] = round(sum(known), 2) if len(known) == len(lines) else None
+    total["dollars"] = round(sum(known), 4) if len(known) == len(lines) else None
     return [*lines, total]

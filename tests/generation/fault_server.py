@@ -68,6 +68,8 @@ class Fake:
         self.in_flight = self.most_in_flight = 0
         self.bodies: list[dict[str, Any]] = []
         self.keep_bodies = False
+        self.files: list[bytes] = []  # of the Batch API: what was uploaded, and the answers
+        self.looked: list[int] = []
 
     def has(self, fault: str, prompt: str) -> bool:
         return f"<<{fault}>>" in prompt or share(prompt, fault) < self.faults.shares.get(fault, 0.0)
@@ -176,10 +178,52 @@ class Fake:
         self.reset()
         return web.json_response({})
 
+    async def upload(self, request: web.Request) -> web.Response:
+        form = await request.post()
+        assert form["purpose"] == "batch"
+        self.files.append(form["file"].file.read())  # type: ignore[union-attr]
+        return web.json_response({"id": f"file-{len(self.files) - 1}", "object": "file", "bytes": 1, "created_at": 1, "filename": "f"})
+
+    async def content(self, request: web.Request) -> web.Response:
+        return web.Response(body=self.files[int(request.match_info["id"].removeprefix("file-"))])
+
+    async def batch(self, request: web.Request) -> web.Response:
+        """Answers a batch at once; says so when it is looked at for the second time."""
+        asked = await request.json()
+        good, bad = [], []
+        for line in self.files[int(asked["input_file_id"].removeprefix("file-"))].splitlines():
+            entry = json.loads(line)
+            body = entry["body"]
+            prompt = "\n".join(str(m.get("content")) for m in body["messages"])
+            if self.has("poison", prompt):
+                said = {"status_code": 400, "body": {"error": {"message": "this prompt cannot be processed"}}}
+                bad.append({"custom_id": entry["custom_id"], "response": said, "error": None})
+                continue
+            choice = self.choice(body, prompt, entry["custom_id"], 0, body.get("max_tokens") or 10_000)
+            said = {"status_code": 200, "body": {"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 30}}}
+            good.append({"custom_id": entry["custom_id"], "response": said, "error": None})
+        self.files += ["\n".join(map(json.dumps, part)).encode() for part in (good, bad)]
+        self.looked.append(0)
+        return web.json_response(self.told(len(self.looked) - 1, "validating"))
+
+    def told(self, number: int, status: str) -> dict[str, Any]:
+        out = {"id": f"batch-{number}", "object": "batch", "status": status, "endpoint": "/v1/chat/completions", "created_at": 1}
+        done = {"output_file_id": f"file-{len(self.files) - 2}", "error_file_id": f"file-{len(self.files) - 1}"}
+        return {**out, "completion_window": "24h", "input_file_id": "file-0", **(done if status == "completed" else {})}
+
+    async def look(self, request: web.Request) -> web.Response:
+        number = int(request.match_info["id"].removeprefix("batch-"))
+        self.looked[number] += 1
+        return web.json_response(self.told(number, "completed" if self.looked[number] > 1 else "in_progress"))
+
     def app(self) -> web.Application:
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_post("/v1/chat/completions", self.chat)
         app.router.add_get("/v1/models", self.models)
+        app.router.add_post("/v1/files", self.upload)
+        app.router.add_get("/v1/files/{id}/content", self.content)
+        app.router.add_post("/v1/batches", self.batch)
+        app.router.add_get("/v1/batches/{id}", self.look)
         app.router.add_get("/stats", self.stats)
         app.router.add_post("/reset", self.forget)
         return app

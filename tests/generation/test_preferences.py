@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 import yaml
 
 from columnar import store
+from columnar.config import load
 from columnar.record import validate
 from generation import commands, judge, pairs, preferences, respond
 
@@ -312,3 +314,26 @@ def test_an_empty_pool_of_prompts_and_a_foreign_directory(serve, tmp_path, capsy
     respond.main([str(path), "--out", str(tmp_path / "x"), "--set", "judge=null"])
     assert "unknown key" in capsys.readouterr().err
     assert commands.CONFIGS["judge"] is judge.JudgeRun and pairs.VERSION
+
+
+def test_the_configs_in_the_docs_and_the_recipes_are_configs(root):
+    configs = {"preferences": preferences.PreferencesConfig, **commands.CONFIGS, "pairs": pairs.PairsRun}
+    found = re.findall(r"```yaml\n# (\w+)\.yaml\n(.*?)```", (root / "docs/generation.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert {name for name, _ in found} == {"preferences", "respond", "judge", "pairs"}
+    for name, text in found:
+        configs[name].model_validate(yaml.safe_load(text))
+    recipes = sorted((root / "recipes/generation").glob("*.yaml"))
+    assert len(recipes) == 3
+    for path in recipes:
+        made = load(preferences.PreferencesConfig, path)
+        assert len(made.answering((made.judge.model,))) == 4 and (root / made.prompts.path).is_file()
+
+
+def test_the_tests_named_in_the_docs_are_there(root):
+    """Every defect of the published pipelines is excluded by a test: this holds the table to that."""
+    text = (root / "docs/generation.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+\.py)(?:::(test_\w+?)(?:_?\.\.\.)?)?`", text)
+    assert len(named) > 20
+    for file, test in named:
+        (path,) = root.glob(f"tests/**/{file}")
+        assert re.search(rf"def {test}", path.read_text(encoding="utf-8")), f"{file}::{test}"

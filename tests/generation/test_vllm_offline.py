@@ -60,7 +60,7 @@ def test_one_process_answers_judges_and_pairs_with_one_engine(vllm, root, tmp_pa
 def test_batch_files_are_what_run_batch_reads_and_writes(vllm, root, tmp_path) -> None:
     models = [{"name": n, "model": vllm["model"], "base_url": "http://localhost:9/v1"} for n in ("policy", "judge")]
     path, out, folder = write_config(tmp_path, models), tmp_path / "out", tmp_path / "batch"
-    assert preferences.main([str(path), "--out", str(out), "--batch", str(folder)]) == 1  # no row yet: everything waits
+    assert preferences.main([str(path), "--out", str(out), "--batch", str(folder)]) == 0
     (file,) = folder.glob("*.jsonl")
     assert len(file.read_text().splitlines()) == 16
     flags = ["--model", vllm["model"], "--dtype", "float32", "--enforce-eager", "--max-model-len", "8192"]
@@ -68,6 +68,6 @@ def test_batch_files_are_what_run_batch_reads_and_writes(vllm, root, tmp_path) -
     run(vllm, root, "-m", "vllm.entrypoints.openai.run_batch", "-i", str(file), "-o", str(answers), *flags)
     assert batch.main(["collect", str(folder), "--cache", str(out / "replies.sqlite")]) == 0
     answers.unlink()
-    assert preferences.main([str(path), "--out", str(out), "--batch", str(folder)]) == 1  # answered, and the judge's questions written
+    assert preferences.main([str(path), "--out", str(out), "--batch", str(folder)]) == 0  # answered, and the judge's questions written
     counts = store.open_dataset(out / "candidates").manifest["identity"]["counts"]
     assert counts["answers"] == 16 and counts["lost"] == {"judge: pending": 16}
