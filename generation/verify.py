@@ -169,7 +169,7 @@ def main(args: argparse.Namespace) -> int:
             lines.append(column(task, verdicts))
             for verdict in verdicts:
                 for part in verdict.parts:
-                    counts[part.name].update(completions=1, passed=part.passed, errors=bool(part.error))
+                    counts[part.name].update(completions=1, passed=int(part.passed), errors=int(bool(part.error)))
                     if part.error:
                         errors[f"{part.name}: {part.error}"] += 1
         return pa.RecordBatch.from_pylist(lines, SCHEMA)

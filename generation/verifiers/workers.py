@@ -190,7 +190,13 @@ os.register_at_fork(after_in_child=_forget_idle)
 
 
 def main() -> None:
-    """Answer requests until standard input ends; what a verifier prints goes to standard error, never among the answers."""
+    """Answer requests until the caller is gone."""
+    with contextlib.suppress(BrokenPipeError):
+        _serve()
+
+
+def _serve() -> None:
+    """Requests in, answers out; what a verifier prints goes to standard error, never among the answers."""
     import resource
 
     from generation.verifiers.dispatch import prepare, run

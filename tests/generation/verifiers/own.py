@@ -37,3 +37,8 @@ def hang(completion: str, truth: dict[str, Any], prompt: str) -> bool:
 
 def liar(completion: str, truth: dict[str, Any], prompt: str) -> float:
     return -0.83
+
+
+def slow(completion: str, truth: dict[str, Any], prompt: str) -> bool:
+    time.sleep(0.4)
+    return True
