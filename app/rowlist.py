@@ -53,7 +53,6 @@ def row_list(
         known = extend([str(line[key]) for line in here])
         here = [{**line, "text": known.get(str(line[key]), "")} for line in here]
     _table(page, here, [str(line[key]) for line in here], opened, formats or {})
-    shell.asked(sql, answer, params)
     return opened
 
 
@@ -83,7 +82,7 @@ def _table(page: Page, lines: list[dict[str, Any]], keys: list[str], opened: str
     st.dataframe(
         lines,
         key="list",
-        height=250,
+        height=min(215, 37 + 35 * len(lines)),
         hide_index=True,
         on_select=chosen,
         selection_mode="single-row",

@@ -120,7 +120,7 @@ def _rows(page: Page, data: db.Data, found: dict[str, Any], other: Path) -> None
     if source is not None:
         field = "moved_from" if cell == "moved" else cell
         total = sum(line[field] for line in found["by_source"] if line["source"] == source)
-        st.caption(f"Only of {source}".replace("[", "(").replace("]", ")"))
+        st.html(render.note(f"Only of {source}"))
     params = {"source": source} if source is not None else {}
     schema = "b" if cell == "added" else "a"
     one = db.open_data(other) if cell == "added" else page.data

@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import heat, lookup, shell, side, state
+from app import heat, lookup, render, shell, side, state
 from app.rowlist import row_list
 from app.shell import Page
 
@@ -62,10 +62,9 @@ def _clusters(page: Page) -> None:
     condition = "source = $a AND kept_source = $b" if chosen else "true"
     params: dict[str, Any] = {"a": chosen[0], "b": chosen[1]} if chosen else {}
     if chosen:
+        st.html(f'<p class="cv-lead">Only what <b>{render.escape(chosen[0])}</b> repeats of <b>{render.escape(chosen[1])}</b></p>')
         st.button(
-            f"Only what {chosen[0]} repeats of {chosen[1]}".replace("[", "(").replace("]", ")"),
-            icon=":material/close:",
-            on_click=lambda: shell.go(page.state.go(row="", page=1).with_choice("between", "")),
+            "All sources", icon=":material/close:", on_click=lambda: shell.go(page.state.go(row="", page=1).with_choice("between", ""))
         )
     sql = f"""SELECT kept_id, any_value(kept_source) AS source, count(*) AS duplicates, count(DISTINCT source) AS sources,
         round(min(jaccard), 3) AS least_jaccard FROM hits_duplicates WHERE {condition} GROUP BY kept_id ORDER BY duplicates DESC, kept_id"""

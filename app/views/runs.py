@@ -10,13 +10,13 @@ from typing import Any
 import streamlit as st
 
 from app import charts, db, render, shell
-from app.curves import lines_svg
+from app.curves import curve
 from app.runs import FILES, Run, find_runs, pace, read_run
 from columnar.errors import CaravanError
 
 LIVE = 120.0  # seconds since the last word of a run that is called running
 AGAIN = 5.0  # seconds after which the page looks again while something runs
-FIRST = ("loss", "eval_loss", "reward", "kl", "accuracy", "learning_rate")  # the figures that come first, by how their names begin or end
+FIRST = ("loss", "eval_loss", "reward", "kl", "objective", "eval", "accuracy", "learning_rate")  # how the first figures' names begin
 LEDGER = """SELECT stage, model, what, outcome, any_value(reason) AS example, count(*) AS n FROM hits_ledger
     GROUP BY stage, model, what, outcome ORDER BY n DESC LIMIT 100"""
 
@@ -68,7 +68,7 @@ def _draw(paths: dict[str, Path]) -> None:
         if run.calls or run.costs:
             _generation(name, run)
         if run.unread:
-            st.caption(f"{name}: {run.unread:,} lines of its logs are not JSON and were left out")
+            st.html(render.note(f"{name}: {run.unread:,} lines of its logs are not JSON and were left out"))
     if not training and not any(run.calls or run.costs for run in runs.values()):
         st.html(render.note("Nothing was logged yet."))
 
@@ -87,17 +87,17 @@ def _training(runs: dict[str, Run]) -> None:
     for figure in figures:
         series = {name: one[figure] for name, one in curves.items() if len(one.get(figure, ())) > 1}
         if series:
-            cells.append(lines_svg(figure, series))
+            cells.append(curve(figure, series))
     st.html(f'<div class="cv-curves">{"".join(cells)}</div>' if cells else render.note("One step so far: no curve yet."))
     with st.expander("The last logged steps", icon=":material/table_rows:"):
         for name, run in runs.items():
-            st.caption(name)
+            st.html(render.note(name))
             st.dataframe(run.steps[-20:][::-1], hide_index=True)
 
 
 def _rank(figure: str) -> tuple[int, str]:
-    known = [number for number, name in enumerate(FIRST) if figure.startswith(name) or figure.endswith(name)]
-    return (min(known, default=len(FIRST)), figure)
+    """What one looks at first comes first; groups such as rewards/... stay together."""
+    return (next((number for number, name in enumerate(FIRST) if figure.startswith(name)), len(FIRST)), figure)
 
 
 def _generation(name: str, run: Run) -> None:

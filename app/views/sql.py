@@ -139,12 +139,14 @@ def _table(page: Page, running: Running, table: pa.Table) -> None:
     more = f" · the first {SHOWN:,} are shown" if table.num_rows > SHOWN else ""
     st.html(f'<p class="cv-lead"><b>{table.num_rows:,}</b> rows in {running.seconds:.2f} s{cut}{more}</p>')
     lines = [{name: _cell(value) for name, value in line.items()} for line in map(plain, table.slice(0, SHOWN).to_pylist())]
-    st.dataframe(
-        lines or {name: [] for name in table.schema.names}, hide_index=True, key="sql.table", on_select="rerun", selection_mode="single-row"
-    )
-    chosen = st.session_state["sql.table"]["selection"]["rows"]
-    if chosen and chosen[0] < len(lines) and "id" in lines[chosen[0]]:
-        shell.link("browse", f"Open row {lines[chosen[0]]['id']}", state.State(data=page.state.data, row=str(lines[chosen[0]]["id"])))
+    if lines and "id" in lines[0]:
+        st.dataframe(lines, hide_index=True, key="sql.table", on_select="rerun", selection_mode="single-row")
+        chosen = st.session_state["sql.table"]["selection"]["rows"]
+        if chosen and chosen[0] < len(lines):
+            row_id = str(lines[chosen[0]]["id"])
+            shell.link("browse", "Open this row", state.State(data=page.state.data, row=row_id), icon=":material/article:")
+    else:
+        st.dataframe(lines or {name: [] for name in table.schema.names}, hide_index=True)
     part = "first-" if running.truncated else ""
     name = f"{page.name.replace('/', '-')}-{part}{table.num_rows}-rows"
     label = f"{'The first ' if running.truncated else 'All '}{table.num_rows:,} rows"
