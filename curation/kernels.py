@@ -9,8 +9,8 @@ second, compiling these a few more on the very first run of a machine (`cache=Tr
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from decontam.compiled import kernel
 from decontam.ngrams import roll, tokenise
 
 U32, U64 = np.uint32, np.uint64
@@ -18,7 +18,7 @@ _LOW32 = U64(0xFFFFFFFF)
 _MERSENNE = U64((1 << 61) - 1)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def sign_texts(data, offsets, owner, chosen, fold, n, a, b, legacy, values, seen):
     """Lower the signature `values[row]` (uint32) of each chosen text's row by the text's n-grams; `seen[row]` where there was one.
 
@@ -41,7 +41,7 @@ def sign_texts(data, offsets, owner, chosen, fold, n, a, b, legacy, values, seen
                 _lower_affine32(grams, count, a32, b32, values[owner[text]])
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@kernel(boundscheck=False)
 def _lower_affine32(grams, count, a, b, signature):
     """datasketch: the base hash through MurmurHash3's finaliser, then a * h + b modulo 2^32.
 
@@ -62,7 +62,7 @@ def _lower_affine32(grams, count, a, b, signature):
         i += 1
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _finalise(gram):
     h = U32(gram >> U64(32))
     h = U32(h ^ (h >> U32(16)))
@@ -72,7 +72,7 @@ def _finalise(gram):
     return U32(h ^ (h >> U32(16)))
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@kernel(boundscheck=False)
 def _lower_legacy(grams, count, a, b, signature):
     """datasketch before 2.0: (a * h + b) modulo 2^64, then modulo the Mersenne prime 2^61 - 1, then its lower half."""
     for i in range(count):
@@ -84,7 +84,7 @@ def _lower_legacy(grams, count, a, b, signature):
             signature[p] = min(signature[p], U32(x & _LOW32))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def grams_of_texts(data, offsets, owner, chosen, fold, n, grams, counts):
     """All n-grams of the chosen texts in order; `counts[owner]` grows by each text's. Returns how many there are."""
     room = _longest(offsets, chosen)
@@ -100,7 +100,7 @@ def grams_of_texts(data, offsets, owner, chosen, fold, n, grams, counts):
     return total
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _longest(offsets, chosen):
     longest = 1
     for text in range(len(chosen)):
@@ -109,7 +109,7 @@ def _longest(offsets, chosen):
     return longest
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def pack(grams, counts, a, b, legacy):
     """The record of each row (see `curation.verify.Sets`): its signature, two slots a word, then its distinct n-grams.
 
@@ -121,7 +121,10 @@ def pack(grams, counts, a, b, legacy):
     sizes = np.empty(len(counts), np.int64)
     a32, b32 = a.astype(np.uint32), b.astype(np.uint32)
     signature = np.zeros(2 * head, np.uint32)
-    size = _table_size(counts.max() if len(counts) else 0)
+    most = 0
+    for row in range(len(counts)):
+        most = max(most, counts[row])
+    size = _table_size(most)
     table, stamp = np.empty(size, np.uint64), np.zeros(size, np.int32)
     mask = U64(size - 1)
     read = write = 0
@@ -138,18 +141,21 @@ def pack(grams, counts, a, b, legacy):
                 words[end] = grams[i]
                 end += 1
         read += counts[row]
-        signature[:slots] = U32(0xFFFFFFFF)
+        for slot in range(slots):
+            signature[slot] = U32(0xFFFFFFFF)
         if legacy:
             _lower_legacy(words[first:end], end - first, a, b, signature[:slots])
         else:
             _lower_affine32(words[first:end], end - first, a32, b32, signature[:slots])
-        words[write:first] = signature.view(np.uint64)
+        both = signature.view(np.uint64)
+        for word in range(head):  # by hand here and above: assigning to a slice takes numba seconds longer to compile
+            words[write + word] = both[word]
         sizes[row] = end - write
         write = end
     return words[:write], sizes
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _table_size(members):
     size = 16
     while size < 2 * members:
@@ -157,7 +163,7 @@ def _table_size(members):
     return size
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _fill(table, stamp, epoch, words, start, end):
     """Put a set into the open-addressing table; slots of another epoch count as empty, so it is never cleared."""
     mask = U64(len(table) - 1)
@@ -169,7 +175,7 @@ def _fill(table, stamp, epoch, words, start, end):
         table[at] = words[i]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _jaccard(table, stamp, epoch, filled, words, start, end, threshold):
     """Exact Jaccard of the set in the table (`filled` members) and another; 0 as soon as it cannot reach the threshold."""
     size = end - start
@@ -190,7 +196,7 @@ def _jaccard(table, stamp, epoch, filled, words, start, end, threshold):
     return common / (filled + size - common)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def decide_block(
     block, bucket, fixed, threshold, needed, words, halves, at, place, num_perm, most,
     slot, kept, filled, seen, keeper, jaccard, agreement, band,

@@ -55,13 +55,14 @@ def text_columns(near: NearConfig) -> list[str]:
 def signatures(batch: pa.RecordBatch, near: NearConfig) -> pa.RecordBatch:
     """One column `minhash`, as many rows as the batch."""
     from curation.kernels import sign_texts
+    from decontam.compiled import worth
     from decontam.ngrams import fold_table
 
     a, b = permutations(near)
     values = np.full((batch.num_rows, near.num_perm), 0xFFFFFFFF, np.uint32)
     seen = np.zeros(batch.num_rows, np.bool_)
     for turns in turns_of(batch, near):
-        sign_texts(*turns, fold_table(), near.ngram, a, b, near.scheme == "legacy", values, seen)
+        worth(sign_texts, len(turns.owner))(*turns, fold_table(), near.ngram, a, b, near.scheme == "legacy", values, seen)
     kind = pa.list_(pa.field("element", pa.uint32(), nullable=False), near.num_perm)
     column = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), type=kind, mask=pa.array(~seen))
     return pa.RecordBatch.from_arrays([column], ["minhash"])
@@ -119,6 +120,7 @@ def batches_with(dataset: Dataset, columns: list[str], rows: np.ndarray) -> Iter
 def records(batch: pa.RecordBatch, near: NearConfig, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What `verify.Sets` keeps of the wanted rows (ascending numbers): signatures and distinct n-grams (uint64), and each row's words."""
     from curation.kernels import grams_of_texts, pack
+    from decontam.compiled import worth
     from decontam.ngrams import fold_table
 
     place = np.full(batch.num_rows, -1, np.int64)
@@ -129,7 +131,8 @@ def records(batch: pa.RecordBatch, near: NearConfig, wanted: np.ndarray) -> tupl
         chosen = turns.chosen & (owner >= 0)
         grams = np.empty(int(np.diff(turns.offsets)[chosen].sum()), np.uint64)  # never more tokens than bytes
         count = np.zeros(len(wanted), np.int64)
-        total = grams_of_texts(turns.data, turns.offsets, owner, chosen, fold_table(), near.ngram, grams, count)
+        collect = worth(grams_of_texts, len(owner))
+        total = collect(turns.data, turns.offsets, owner, chosen, fold_table(), near.ngram, grams, count)
         if total:
             pieces.append(grams[:total])
             counts.append(count)
@@ -138,7 +141,7 @@ def records(batch: pa.RecordBatch, near: NearConfig, wanted: np.ndarray) -> tupl
     else:  # several columns: bring each row's n-grams together
         order = np.argsort(np.concatenate([np.repeat(np.arange(len(wanted)), count) for count in counts]), kind="stable")
         grams = np.concatenate(pieces)[order]
-    words, sizes = pack(grams, np.sum(counts, axis=0), *permutations(near), near.scheme == "legacy")
+    words, sizes = worth(pack, len(grams))(grams, np.sum(counts, axis=0), *permutations(near), near.scheme == "legacy")
     return words, sizes
 
 

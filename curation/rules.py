@@ -75,7 +75,7 @@ def check(connection: duckdb.DuckDBPyConnection, rule: Rule, source: str, rows: 
     """Refuse a predicate that is not one boolean expression, before any row is judged."""
     sql = f"SELECT ({rule.keep}) IS TRUE AS keep FROM {rows} LIMIT 0"
     try:
-        guard(sql)
+        guard(sql, connection)
         found: list[Any] = connection.sql(sql).columns
     except (duckdb.Error, QueryError) as error:
         raise ConfigError(

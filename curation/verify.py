@@ -93,6 +93,7 @@ def decide(buckets: Buckets, order: np.ndarray, sets: Sets, threshold: float, fi
         fixed: which rows are never dropped (those of a reference dataset).
     """
     from curation.kernels import decide_block
+    from decontam.compiled import worth
 
     rows, bands = buckets.bucket.shape
     starts = sets.starts()
@@ -116,7 +117,7 @@ def decide(buckets: Buckets, order: np.ndarray, sets: Sets, threshold: float, fi
             continue
         words, at = sets.gather(used, starts)
         place[used] = np.arange(len(used))
-        forgotten += decide_block(
+        forgotten += worth(decide_block, 100 * len(block))(
             block, buckets.bucket, fixed, threshold, needed, words, words.view(np.uint32), at, place, sets.num_perm, bands * REMEMBERED,
             slot, kept, filled, seen, keeper, jaccard, agreement, band,
         )  # fmt: skip

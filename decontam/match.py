@@ -16,8 +16,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from decontam.compiled import kernel
 from decontam.ngrams import U, characters, roll, tokenise
 
 NEVER, ANYWHERE, SENTENCE, WHOLE_TURN = range(4)  # where a unit found whole counts, whatever the tokens needed (Table.whole)
@@ -34,6 +34,7 @@ class Table(NamedTuple):
     """All units of all benchmarks, for the kernel. Tokens of all units stand in one row; unit u has tokens `unit_at[u]:unit_at[u + 1]`."""
 
     lengths: np.ndarray  # int64: n, then the token counts of units shorter than n that are looked up whole
+    turns_only: int  # units of up to so many tokens are looked up only where they would be the whole turn
     bloom: np.ndarray  # uint64, two bits an n-gram
     keys: np.ndarray  # uint64, open addressing: hash of the n-gram
     grams: np.ndarray  # int32: its number, -1 for an empty slot
@@ -88,7 +89,7 @@ def scratch_for(table: Table) -> Scratch:
     )
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def fill_table(hashes, bloom, keys, grams, numbers):  # type: ignore[no-untyped-def]
     """Put n-grams into an empty table; `numbers[i]` becomes the number of n-gram i. Returns how many differ."""
     count = 0
@@ -108,7 +109,7 @@ def fill_table(hashes, bloom, keys, grams, numbers):  # type: ignore[no-untyped-
     return count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def scan_rows(data, offsets, row_at, order, fold, table, scratch, skip_budget, evidence, users, skip_own):  # type: ignore[no-untyped-def]
     """Scan rows; returns (row hit or not, lines of evidence).
 
@@ -145,6 +146,8 @@ def scan_rows(data, offsets, row_at, order, fold, table, scratch, skip_budget, e
             text = order[row_at[row] + j]
             count = tokenise(data, offsets[text], offsets[text + 1], fold, hashes[tokens:], starts[tokens:], ends[tokens:])
             for length in lengths:
+                if length <= table.turns_only and length != count:
+                    continue
                 made = roll(hashes[tokens:], count, length, grams)
                 passed = np.int64(0)
                 for i in range(made):
@@ -263,7 +266,7 @@ def scan_rows(data, offsets, row_at, order, fold, table, scratch, skip_budget, e
     return hit_rows, out[: found * EVIDENCE]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _find(keys, slots, h):  # type: ignore[no-untyped-def]
     mask = len(keys) - 1
     slot = np.int64(h >> SLOT_SHIFT) & mask
@@ -274,7 +277,7 @@ def _find(keys, slots, h):  # type: ignore[no-untyped-def]
     return -1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _grown(array, size):  # type: ignore[no-untyped-def]
     """A longer copy; by hand, because a slice assignment takes numba two seconds longer to compile."""
     bigger = np.empty(max(size, 2 * len(array)), np.int64)
@@ -283,7 +286,7 @@ def _grown(array, size):  # type: ignore[no-untyped-def]
     return bigger
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _same(hashes, unit_tokens, first, last, shift, text_first, text_last):  # type: ignore[no-untyped-def]
     """Tokens of the unit that equal the text's token `shift` places on."""
     same = 0
@@ -292,7 +295,7 @@ def _same(hashes, unit_tokens, first, last, shift, text_first, text_last):  # ty
     return same
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _coverage(token_seen, gram_of, common, first, last, span, now):  # type: ignore[no-untyped-def]
     """Tokens of the unit inside the n-grams found: (those that are not common, all)."""
     own, every, own_to, every_to = 0, 0, first, first
@@ -306,7 +309,7 @@ def _coverage(token_seen, gram_of, common, first, last, span, now):  # type: ign
     return own, every
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _runs(posting_at, postings, unit_tokens, first, last, span, hashes, texts, token_at, hit_at, positions, numbers, budget, cover, runs):  # type: ignore[no-untyped-def]
     """For each text of the row: longest common run with the unit, where it is, and how many tokens lie in n-grams of the unit.
 
