@@ -125,6 +125,8 @@ class Job:
         wanted = {k: v for k, v in {**ours, **(defaults or {})}.items() if k in known} | self.trl() | forced
         if not evaluates:
             wanted["eval_strategy"] = "no"
+        if self.settings.warmup_ratio is not None:
+            wanted["warmup_steps"] = self.settings.warmup_ratio  # below one it is read as a share
         if self.settings.batch:
             wanted |= accumulation(self.settings.batch, int(os.environ.get("WORLD_SIZE", "1")), wanted.get("per_device_train_batch_size"))
         if not gpu and max_parameters(self.model) < 20_000_000:

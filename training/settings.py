@@ -40,6 +40,7 @@ class Settings(Config):
     overlong: Literal["cut", "drop"] = "cut"
     control_tokens: Literal["drop", "keep"] = "drop"
     batch: int | None = None  # sequences (pairs, prompts) a step, over all devices: the steps to accumulate follow from it
+    warmup_ratio: float | None = None  # share of the steps; TRL's warmup_steps takes a number
     lora: Lora | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights; bf16 (TRL's) is that of the arithmetic
     attention: str | None = None  # sdpa, flash_attention_2, ...
