@@ -7,6 +7,7 @@ arXiv 1707.06347), Llama 2-Chat (arXiv 2307.09288, section 3.2.3) and Tülu 3 (a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -20,16 +21,22 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return (x * mask).sum() / mask.sum().clamp(min=1)
 
 
-def whiten(x: Tensor, mask: Tensor | None = None, shift: bool = True) -> Tensor:
+def masked_variance(x: Tensor, mask: Tensor) -> Tensor:
+    """The variance over the tokens that count (biased)."""
+    return masked_mean((x - masked_mean(x, mask)) ** 2, mask)
+
+
+def whiten(x: Tensor, mask: Tensor | None = None, shift: bool = True, total: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
     """To mean 0 and (unbiased) variance 1 over the values that count; the others become 0.
 
     Args:
         shift: False keeps the mean, for rewards whose sign means something.
+        total: sums a number over all processes.
     """
     mask = torch.ones_like(x) if mask is None else mask
-    mean = masked_mean(x, mask)
-    count = mask.sum()
-    variance = ((x - mean) ** 2 * mask).sum() / (count - 1).clamp(min=1)
+    count = total(mask.sum())
+    mean = total((x * mask).sum()) / count.clamp(min=1)
+    variance = total(((x - mean) ** 2 * mask).sum()) / (count - 1).clamp(min=1)
     out = (x - mean) * torch.rsqrt(variance + 1e-8)
     return (out if shift else out + mean) * mask
 
@@ -48,6 +55,12 @@ def kl_per_token(logprobs: Tensor, reference: Tensor, estimator: str = "k1") -> 
     """An estimate of KL(policy || reference) from the sampled tokens: k1 = log ratio (unbiased), k3 = r - 1 - log r (never negative)."""
     log_ratio = reference - logprobs
     return -log_ratio if estimator == "k1" else log_ratio.exp() - 1 - log_ratio
+
+
+def up_to_end(tokens: Tensor, ends: list[int]) -> Tensor:
+    """1 for every token of an answer up to and with its first end, 0 after: padding may be the same token as the end."""
+    is_end = torch.isin(tokens, torch.tensor(ends, device=tokens.device)).long()
+    return ((is_end.cumsum(1) - is_end) == 0).float()
 
 
 def no_end(scores: Tensor, ended: Tensor, reward: float) -> Tensor:
@@ -106,7 +119,9 @@ def value_loss(values: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip:
     return 0.5 * masked_mean(torch.maximum((values - returns) ** 2, (held - returns) ** 2), mask)
 
 
-def llama2_reward(helpful: Tensor, safe: Tensor, about_safety: Tensor, threshold: float = UNSAFE) -> Tensor:
+def llama2_reward(
+    helpful: Tensor, safe: Tensor, about_safety: Tensor, threshold: float = UNSAFE, total: Callable[[Tensor], Tensor] = lambda x: x
+) -> Tensor:
     """Llama 2-Chat's reward of answers from two reward models, whitened over the batch. (batch,) each.
 
     R_c = R_s where the prompt is about safety or R_s < 0.15, else R_h, on probabilities; the reward is WHITEN(LOGIT(R_c)). A reward
@@ -116,6 +131,7 @@ def llama2_reward(helpful: Tensor, safe: Tensor, about_safety: Tensor, threshold
         helpful: logits of the helpfulness model.
         safe: logits of the safety model.
         about_safety: 1 where the prompt is tagged as one that may draw an unsafe answer.
+        total: sums a number over all processes.
     """
     judged_by_safety = about_safety.bool() | (safe.sigmoid() < threshold)
-    return whiten(torch.where(judged_by_safety, safe, helpful))
+    return whiten(torch.where(judged_by_safety, safe, helpful), total=total)

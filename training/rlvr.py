@@ -1,4 +1,4 @@
-"""Reinforcement learning with verifiable rewards, by GRPO or RLOO (TRL's): answers are sampled, verified, and the better ones made likelier.
+"""Reinforcement learning with verifiable rewards, by TRL's GRPO or RLOO: sample answers, verify them, make the better ones likelier.
 
     python -m training.rlvr out/sums/prompts --model out/sft --out out/rlvr --set max_steps=200
     python -m training.rlvr out/rlvr_mix --model out/dpo --out out/rlvr --config recipes/training/tulu3_8b_rlvr.yaml --dry-run
@@ -73,7 +73,7 @@ def hold_out(prompts: Dataset, dev: int, seed: int) -> tuple[Dataset, Dataset | 
     return prompts.select(sorted(order[count:])), prompts.select(sorted(order[:count]))
 
 
-def split(job: Job) -> tuple[Dataset, Dataset | None, dict[str, Any]]:
+def split(job: Job, needs_verifier: bool = True) -> tuple[Dataset, Dataset | None, dict[str, Any]]:
     """The prompts to train on, those to choose the checkpoint by, and what was counted.
 
     Raises:
@@ -92,7 +92,7 @@ def split(job: Job) -> tuple[Dataset, Dataset | None, dict[str, Any]]:
     else:
         train, dev = hold_out(train, job.settings.dev, job.settings.seed or 0)
         counts["dev"] = {"rows": len(dev) if dev is not None else 0}
-    used = Verifier(job.settings.reward).check([*train, *(dev or [])])
+    used = Verifier(job.settings.reward).check([*train, *(dev or [])]) if needs_verifier else {}
     return train, dev, {**counts, "verifiers": dict(used)}
 
 
