@@ -102,6 +102,18 @@ CHEATS = {
     "sends a deep value": "def f(x):\n    v = []\n    for _ in range(100000): v = [v]\n    return v",
     "sends a huge value": "def f(x): return 'x' * (1 << 26)",
     "recurses": "def f(x): return f(x)",
+    "shadows the tests' built-ins": "def all(x): return True\ndef sorted(x): return x\ndef len(x): return 2\ndef isinstance(*a): return True\ndef f(x): return 9",
+    "names of the harness": "__passed__ = lambda *a: None\n__failed__ = lambda *a: None\ndef f(x): return 9",
+    "raises an error with code for a name": "E = type('__import__(\"os\")', (Exception,), {})\ndef f(x): raise E()",
+    "patches json": 'import json\njson.dumps = lambda *a, **k: \'{"id": 1, "value": {"l": [1, 2, 3]}}\'\ndef f(x): return 9',
+    "patches os.write": "import os\nos.write = lambda fd, b: len(b)\ndef f(x): return 9",
+    "forges a type": 'import os\ndef f(x):\n    os.write(4, b\'{"id": 3, "value": {"ty": "eval"}}\\n\')\n    return 9',
+    "forges a date": 'import os\ndef f(x):\n    os.write(4, b\'{"id": 3, "value": {"dt": "__class__", "v": "x"}}\\n\')\n    return 9',
+    "forges a Fraction": "class Fraction:\n    def __str__(s): return '1'\nFraction.__module__ = 'fractions'\ndef f(x): return Fraction()",
+    "forges an array": "class A:\n    ndim = 0\n    class dtype:\n        kind = 'f'\n    def tolist(s): return [1, 2, 3]\nA.__module__ = 'numpy'\ndef f(x): return A()",
+    "acts as everything": "class E:\n    def __getattr__(s, n): return lambda *a: True\n    def __len__(s): return 3\n    def __iter__(s): return iter([1, 2, 3])\ndef f(x): return E()",
+    "closes the pipes": "import os\ndef f(x):\n    os.close(3)\n    os.close(4)\n    return 9",
+    "empties sys.modules": "import sys\nfor m in list(sys.modules): del sys.modules[m]\ndef f(x): return 9",
 }
 
 
@@ -151,6 +163,13 @@ ESCAPES = {
     "mount": "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nprint('refused' if libc.mount(b'proc', b'/tmp', b'proc', 0, None) == -1 else 'mounted')",
     "raise the limits": "import resource\nprint(attempt(lambda: resource.setrlimit(resource.RLIMIT_CPU, (10000, 10000))))",
     "memory": "print(attempt(lambda: len(bytearray(1 << 34))))",
+    "program in memory": "fd = os.memfd_create('x') if hasattr(os, 'memfd_create') else -1\nprint(attempt(lambda: os.execve(fd, ['x'], {})))",
+    "shared memory": "print(attempt(lambda: open('/dev/shm/x', 'w').write('x')))",
+    "hard link": "print(attempt(lambda: (os.link('/etc/passwd', 'x'), open('x').read())))",
+    "symbolic link": "print(attempt(lambda: (os.symlink('/etc/passwd', 'x'), open('x').read())[1]))",
+    "set the clock": "import time\nprint(attempt(lambda: time.clock_settime(time.CLOCK_REALTIME, 0)))",
+    "real-time priority": "print(attempt(lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))))",
+    "host name": "import socket\nprint(attempt(lambda: socket.sethostname('x')))",
     "big file": "import signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nprint(attempt(lambda: open('big', 'wb').write(b'x' * (1 << 27)) and os.path.getsize('big') > (1 << 26)))",
     "environment": "print('refused' if not [k for k in os.environ if k not in ('LANG', 'LC_CTYPE', 'OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS', 'PYTHONHASHSEED')] else dict(os.environ))",
 }
@@ -192,6 +211,9 @@ def test_bombs_end() -> None:
         ).ended
         == "timed out"
     )
+    many = "try:\n    for i in range(5000): open(f'f{i}', 'wb').write(b'x' * 20_000)\nexcept OSError as e: print('full')"
+    if isolation() == "namespaces":  # a directory of its own: 32 MB, 2,000 files
+        assert run_program(many, "", FAST).output == "full\n"
     assert time.monotonic() - start < 40
 
 
