@@ -7,7 +7,7 @@ Comes in: the JSON body of one chat completion. Goes out: the server's reply as 
 
 Two choices are for speed, measured on 2,000 answers of 120 words with 256 in flight. The transport is aiohttp's (the SDK's own pool does
 431 calls/s, a classic httpx pool 99). And AsyncOpenAI gives the address, the headers and the connections once, but is not asked to build
-every request (0.7 ms of CPU for a whole call instead of 1.0, and 1.4 with its typed replies). Retries are ours (asking.py), never the SDK's.
+every request (0.7 ms of CPU a call instead of 1.0, and 1.4 with its typed replies). Retries are ours (asking.py), never the SDK's.
 """
 
 from __future__ import annotations
