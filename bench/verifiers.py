@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,10 @@ def gsm8k(data: Path, step: int) -> Iterator[Line]:
     cases = [({"verifier": "gsm8k", "ground_truth": r["ground_truth"]}, r[s]["solution"], r[s]["is_correct"]) for r in rows for s in sides]
     found, seconds = timed(lambda: [verify(row, said).passed == label for row, said, label in cases])
     yield line("GSM8K model solutions: agrees with the label", len(cases), sum(found), len(cases) / seconds)
+    for name, gold in (("choice", "B"), ("exact", "18"), ("f1", "18")):
+        row = {"verifier": name, "ground_truth": gold}
+        found, seconds = timed(partial(lambda row: [not verify(row, said).error for _, said, _ in cases], row))
+        yield line(f"  the same texts through {name}: a verdict", len(cases), sum(found), len(cases) / seconds)
 
 
 def respelled(answer: str) -> Iterator[str]:
