@@ -25,6 +25,19 @@ class Config(BaseModel):
 Model = TypeVar("Model", bound=Config)
 
 
+class _OnceLoader(yaml.SafeLoader):
+    """YAML in which a key that comes twice is an error: else the first would be lost in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} twice", key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path | str) -> dict[str, Any]:
     """One YAML mapping from a file.
 
@@ -35,7 +48,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such config file")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(data, dict):
@@ -95,7 +108,11 @@ def parse(model: type[Model], data: dict[str, Any], where: str) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        problems = list(dict.fromkeys(_sentence(model, data, dict(e)) for e in error.errors(include_url=False)))
+        found = error.errors(include_url=False)
+        inside = {e["loc"][:n] for e in found for n in range(len(e["loc"]))}
+        # a list whose items are wrong is "too short" to pydantic
+        found = [e for e in found if not (e["type"] == "too_short" and e["loc"] in inside)]
+        problems = list(dict.fromkeys(_sentence(model, data, dict(e)) for e in found))
     raise ConfigError(f"{where}: {len(problems)} problem{'s' if len(problems) > 1 else ''}\n" + "\n".join(f"  {p}" for p in problems))
 
 
@@ -116,7 +133,8 @@ def _sentence(model: type[BaseModel], data: Any, error: dict[str, Any]) -> str:
     if error["type"] == "value_error":
         message = str(error["msg"]).removeprefix("Value error, ")
         return f"{path}: {message}" if place else message
-    return f"{path}: {error['msg'][0].lower() + error['msg'][1:]}, found {error['input']!r}"
+    said = error["msg"].replace("tuple", "list")  # a frozen config holds tuples, its YAML lists
+    return f"{path}: {said[0].lower() + said[1:]}, found {error['input']!r}"
 
 
 def _name(data: Any, place: tuple[Any, ...]) -> str:

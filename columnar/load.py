@@ -167,7 +167,10 @@ def _shape(spec: SourceSpec, files: list[SourceFile]) -> tuple[Shape, str, list[
         shape = named(spec.format)
         words = shape.match({f for r in samples for f in r}, samples) or "as the format says"
     else:
-        name, words = detect(samples)
+        try:
+            name, words = detect(samples)
+        except InputError as error:
+            raise InputError(f"{files[0].uri}: {error}", error.hint) from None
         shape = named(name)
     return shape._replace(kinds=kinds_in(samples)) if shape is ROWS else shape, words, samples
 

@@ -78,6 +78,7 @@ def blocks(path: Path) -> Iterator[tuple[Sequence[int], list[bytes]]]:
     try:
         with open_bytes(path) as file:
             head = file.read(BLOCK)
+            refuse_utf16(path, head)
             if head.startswith(b"\xef\xbb\xbf"):
                 head = head[3:]
             first = head.lstrip()
@@ -96,6 +97,12 @@ def blocks(path: Path) -> Iterator[tuple[Sequence[int], list[bytes]]]:
         raise InputError(f"{path}: cannot be uncompressed to its end: {error}", "the file is cut off or damaged: fetch it again") from error
     if not some:
         raise InputError(f"{path}: the file is empty", "expected at least one record")
+
+
+def refuse_utf16(path: Path, head: bytes) -> None:
+    """What spreadsheets call Unicode: said of the file, because record by record it would look like nonsense."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"{path}: text encoded as UTF-16, expected UTF-8", "convert it: iconv -f UTF-16 -t UTF-8 FILE > NEW_FILE")
 
 
 def _in_blocks(records: Iterator[tuple[int, bytes]]) -> Iterator[tuple[Sequence[int], list[bytes]]]:

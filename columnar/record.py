@@ -290,7 +290,7 @@ def describe(value: Any) -> str:
         return repr(value if len(value) <= 40 else value[:40] + "…")
     if isinstance(value, bool | int | float):
         return f"{type(value).__name__} {value!r}"
-    return f"a {type(value).__name__}"
+    return "bytes" if isinstance(value, bytes) else f"a {type(value).__name__}"
 
 
 def to_batch(rows: list[dict[str, Any]], schema: pa.Schema = SCHEMA) -> pa.RecordBatch:

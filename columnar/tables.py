@@ -10,13 +10,13 @@ import io
 import itertools
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
 from columnar.errors import InputError
 from columnar.formats.headers import KNOWN
-from columnar.readers import RawRecord, open_bytes
+from columnar.readers import RawRecord, open_bytes, refuse_utf16
 from columnar.record import Problem
 
 SNIFF = 1 << 16
@@ -26,14 +26,17 @@ def read_delimited(path: Path, delimiter: str, header: bool | None) -> Iterator[
     """The rows of a csv or tsv file; line breaks and spaces inside cells stay as they are."""
     csv.field_size_limit(sys.maxsize)
     with open_bytes(path) as raw:
-        head = raw.read(SNIFF).decode("utf-8", "replace")
+        beginning = raw.read(SNIFF)
+    refuse_utf16(path, beginning)
+    head = beginning.decode("utf-8", "replace")
     if not head.strip():
         raise InputError(f"{path}: the file is empty", "expected at least one row")
     quoting: Literal[0, 3] = _quoting(head, delimiter) if delimiter == "\t" else csv.QUOTE_MINIMAL
     # bytes that are not UTF-8 become lone surrogates here and are found cell by cell, so that one bad row stays one bad row
     stream = io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", errors="surrogateescape", newline="")
     with stream:
-        reader = csv.reader(stream, delimiter=delimiter, quoting=quoting, strict=True)
+        seen: list[str] = []  # the lines of the record at hand, as they stand in the file
+        reader = csv.reader(_noted(stream, seen), delimiter=delimiter, quoting=quoting, strict=True)
         first = next(reader, [])
         named = is_header(first, path) if header is None else header
         names = first if named else [f"c{i}" for i in range(len(first))]
@@ -43,21 +46,22 @@ def read_delimited(path: Path, delimiter: str, header: bool | None) -> Iterator[
         before = reader.line_num if named else 0
         source = reader if named else _again(first, reader)
         row = 0
+        if named:
+            seen.clear()
         while True:
             try:
                 cells = next(source)
             except StopIteration:
                 return
             except csv.Error as error:
-                yield RawRecord(
-                    row, before + 1, "", None, Problem("", f"a broken quotation ({error})", "quotes doubled inside quoted cells")
-                )
+                broken = Problem("", f"a broken quotation ({error})", "quotes doubled inside quoted cells")
+                yield RawRecord(row, before + 1, _text(seen).encode("utf-8", "surrogateescape"), None, broken)
                 row, before = row + 1, reader.line_num
                 continue
             line, before = before + 1, max(reader.line_num, before + 1)
+            text = _text(seen)
             if not cells:
                 continue  # an empty line holds no record
-            text = delimiter.join(cells)
             if len(cells) != len(names):
                 yield RawRecord(row, line, text, None, Problem("", f"{len(cells)} cells", f"{len(names)} as in the first row"))
             elif not text.isascii() and any("\udc80" <= c <= "\udcff" for c in text):
@@ -67,6 +71,19 @@ def read_delimited(path: Path, delimiter: str, header: bool | None) -> Iterator[
             else:
                 yield RawRecord(row, line, text, dict(zip(names, cells, strict=True)))
             row += 1
+
+
+def _noted(lines: Iterable[str], seen: list[str]) -> Iterator[str]:
+    for line in lines:
+        seen.append(line)
+        yield line
+
+
+def _text(seen: list[str]) -> str:
+    """The text of a record, and its lines forgotten."""
+    text = "".join(seen).rstrip("\r\n")
+    seen.clear()
+    return text
 
 
 def _again(first: list[str], reader: Iterator[list[str]]) -> Iterator[list[str]]:

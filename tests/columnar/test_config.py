@@ -19,7 +19,7 @@ class Source(Config):
 class Mix(Config):
     name: str
     seed: int = 0
-    sources: tuple[Source, ...] = ()
+    sources: tuple[Source, ...] = Field((), min_length=1)
 
 
 def test_unknown_key_is_an_error_with_a_suggestion() -> None:
@@ -38,6 +38,13 @@ def test_all_problems_are_told_at_once_and_name_the_source() -> None:
     assert "sources[lima].rows: input should be greater than 0, found -1" in text
 
 
+def test_a_list_is_called_a_list() -> None:
+    with pytest.raises(ConfigError, match="sources: input should be a valid list, found 'a'"):
+        parse(Mix, {"name": "x", "sources": "a"}, "mix.yaml")
+    with pytest.raises(ConfigError, match=r"1 problem\n  sources: list should have at least 1 item"):
+        parse(Mix, {"name": "x", "sources": []}, "mix.yaml")
+
+
 def test_set_finds_list_items_by_name_or_number() -> None:
     data = {"name": "x", "sources": [{"name": "a", "rows": 1}, {"name": "b", "rows": 2}]}
     override(data, ["sources.b.rows=7", "sources.0.rows=5", "seed=3"])
@@ -52,7 +59,15 @@ def test_wrong_set_is_refused(setting: str) -> None:
         override({"name": "x", "sources": [{"name": "a"}]}, [setting])
 
 
-@pytest.mark.parametrize(("text", "said"), [("a: [", "not valid YAML"), ("- a\n- b", "expected a mapping"), ("", "expected a mapping")])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [", "not valid YAML"),
+        ("name: a\nname: b", "the key 'name' twice"),
+        ("- a\n- b", "expected a mapping"),
+        ("", "expected a mapping"),
+    ],
+)
 def test_bad_files(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(text)

@@ -183,7 +183,7 @@ def test_another_parquet_schema_is_described(tmp_path: Path, capsys: pytest.Capt
     pq.write_table(pa.table({"x": [1, 2], "y": ["a", "b"]}), tmp_path / "a.parquet")
     code, _, err = run(capsys, tmp_path / "a.parquet", "--out", tmp_path / "o")
     assert code == 2
-    assert "the records have the fields x, y" in err
+    assert "a.parquet: no known shape: the records have the fields x, y" in err
     assert "formats tried: " in err
 
 

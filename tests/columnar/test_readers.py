@@ -128,6 +128,14 @@ def test_one_bad_csv_row_is_one_bad_row(tmp_path: Path) -> None:
     assert found[0].value == {"question": "x\n\ny", "answer": "z"}
 
 
+def test_a_bad_row_is_kept_as_it_stands_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('question,answer\n"a, b",c,d\ne,f\n"g,h\ni,j\n')
+    ragged, good, open_quote = read(tmp_path / "a.csv")
+    assert (ragged.raw, ragged.value) == ('"a, b",c,d', None)
+    assert good.value == {"question": "e", "answer": "f"}
+    assert (open_quote.line, open_quote.raw, open_quote.value) == (4, b'"g,h\ni,j', None)
+
+
 def test_tables_without_header_and_tabs_with_quotes(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text('He said "no"\tyes\n"Open\tquote\n')
     with pytest.raises(InputError, match="a header or the first row"):
@@ -152,6 +160,8 @@ def test_tables_without_header_and_tabs_with_quotes(tmp_path: Path) -> None:
         ("a.parquet", b"PAR1", "not a whole Parquet file"),
         ("a.xlsx", b"PK", "not an xlsx workbook"),
         ("a.txt", b"x", "not a type we read"),
+        ("a.jsonl", '{"a": 1}\n'.encode("utf-16"), "encoded as UTF-16"),
+        ("a.csv", "question,answer\na,b\n".encode("utf-16"), "encoded as UTF-16"),
     ],
 )
 def test_a_file_that_cannot_be_read_at_all(name: str, data: bytes, words: str, tmp_path: Path) -> None:
