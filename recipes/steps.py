@@ -29,6 +29,14 @@ from columnar.store import stage_key, write_json
 Figures = dict[str, Any]
 
 
+class Enough(Exception):
+    """Raised by a step whose figures say that going on makes no sense: the run ends well, and the report says why."""
+
+    def __init__(self, why: str, figures: Figures) -> None:
+        super().__init__(why)
+        self.figures = figures
+
+
 @dataclass(frozen=True)
 class Step:
     """One step.
@@ -83,7 +91,7 @@ def plan(steps: Sequence[Step], out: Path) -> list[dict[str, Any]]:
 
 
 def perform(steps: Sequence[Step], out: Path, redo: bool = False) -> dict[str, Figures]:
-    """Do what is not done; the figures of all steps.
+    """Do what is not done; the figures of all steps. After a step that ended the run (`Enough`), whose figures have `stopped`, none is.
 
     Raises:
         ConfigError: the directory holds steps made with other settings, and `redo` does not say to make them again.
@@ -100,6 +108,8 @@ def perform(steps: Sequence[Step], out: Path, redo: bool = False) -> dict[str, F
         known, key, place = record(out, step.name), wanted[step.name], out / step.name
         if known.get("key") == key and known.get("done"):
             figures[step.name] = known["figures"]
+            if "stopped" in figures[step.name]:
+                break
             continue
         if known.get("key") != key:
             shutil.rmtree(place, ignore_errors=True)
@@ -107,9 +117,16 @@ def perform(steps: Sequence[Step], out: Path, redo: bool = False) -> dict[str, F
         place.mkdir(parents=True, exist_ok=True)
         write_json(out / "steps" / f"{step.name}.json", {"key": key, "done": False})
         started = time.time()
-        figures[step.name] = json.loads(json.dumps(step.work(place)))
+        try:
+            made = step.work(place)
+        except Enough as enough:
+            made = {**enough.figures, "stopped": str(enough)}
+        figures[step.name] = json.loads(json.dumps(made))
         finished = {"key": key, "done": True, "after": step.after, "does": step.does, "figures": figures[step.name]}
         write_json(out / "steps" / f"{step.name}.json", {**finished, "seconds": round(time.time() - started, 1)})
+        if "stopped" in figures[step.name]:
+            say(f"the run ends here: {figures[step.name]['stopped']}")
+            break
     return figures
 
 
