@@ -32,7 +32,7 @@ _PLAIN = re.compile(r"-?(?:\d+(?:\.\d+)?|\\frac\{\d+\}\{\d+\}|\d+\\frac\{\d+\}\{
 _UNEVALUATED = re.compile(
     r"\d\s*[*+^]|[*+]\s*\d|(?<=[\d)}])-\s*[\d(\\]|\)\(|\d\(|[<>]|\\(?:approx|sim|pm|mp|div|cap|cup|pi)(?![a-z])|[a-zA-Z]\^|\bor\b|\band\b"
 )
-_JOINED = re.compile(r",?\s*(?:\\text\s*\{\s*,?\s*(?:or|and)\s*\}|(?<![\\a-zA-Z])(?:or|and)(?![a-zA-Z]))")
+_JOINED = re.compile(r",?\s*(?:\\text(?:bf|it|rm)?\s*\{\s*,?\s*(?:or|and)\s*\}|(?<![\\a-zA-Z])(?:or|and)(?![a-zA-Z]))")
 _ANOTHER = re.compile(  # right behind the answer: `$\boxed{2}$ or $3$`
     r"[\s$),]*(?:or|maybe|perhaps)\b[^.\n]*[\d$\\]|[\s$).,]*(?:no|wait|actually|sorry)[,:;][^\n]*[\d$\\]", re.IGNORECASE
 )
