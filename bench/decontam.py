@@ -124,7 +124,7 @@ def measure(tool: str, dataset: Path, data: Path) -> dict[str, Any]:
         any_rule = build_index(index.benchmarks, replace(index.rule, coverage=((1, 0.0),)))
         scratch = scratch_for(any_rule.table)
         cpu, wall, hit = time.process_time(), time.perf_counter(), 0
-        for piece in pieces_of(opened):
+        for piece in pieces_of(opened.row_files):
             for batch in read_piece(piece, ["messages"]):
                 hit += int(mark_batch(batch, any_rule, scratch, np.zeros(0, np.int32)).sum())
         result |= {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall, "mb": text_mb(opened), "rows_hit": hit}

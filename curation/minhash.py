@@ -27,7 +27,7 @@ from columnar.errors import StoreError
 from columnar.store import ROW_GROUP, Dataset, annotate, sidecar_key, stage_key
 from curation.dedup import NearConfig
 
-VERSION = 1
+VERSION = 2
 PROMPT_COLUMNS = ("messages", "prompt")
 TEXT_COLUMNS = (*PROMPT_COLUMNS, "chosen", "rejected", "candidates")
 

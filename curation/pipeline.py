@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import yaml
 
 from columnar import cli
@@ -137,7 +136,7 @@ def _build(job: Job) -> tuple[dict[str, Any], bool]:
         found.write(building)
     counts = count(job.config, loaded, decisions)
     if scan:
-        counts["decontam"] = scan.write(building, decisions.rows.select("id").filter(pl.Series(decisions.split > 0)))
+        counts["decontam"] = scan.write(building)
     _write_rejects(building, loaded)
     (building / "config.yaml").write_text(yaml.safe_dump(_rebuildable(job, loaded), sort_keys=False, allow_unicode=True), encoding="utf-8")
     identity = {

@@ -2,7 +2,7 @@
 
 found = scan_sources(config, base, sources, cache)      scans once, then skips until a source, a benchmark or the rule changes
 found.columns(number)                                   the verdict on each row of a source, in row order
-found.write(out, kept)                                  hits/, report.json, the manifest's summary; checks that what is kept is clean
+found.write(out)                                        scans the rows of the mix again; hits/, report.json, the manifest's summary
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from columnar import cli
-from columnar.errors import StoreError
 from columnar.store import ROW_GROUP, Dataset, stage_key, table_writer, whole_file, write_json
 from curation.decide import Loaded
 from decontam.rules import DecontamConfig
@@ -43,21 +41,21 @@ class Scan:
     home: Path
     key: str
     report: dict[str, Any]
+    wanted: DecontamConfig
 
     def columns(self, number: int) -> Path:
         """The sidecar of one source (by number in name order): id, contaminated, benchmark, coverage, verdict, reason."""
         return self.home / "parts" / f"{number}.parquet"
 
-    def write(self, out: Path, kept: pl.DataFrame) -> dict[str, Any]:
-        """Put the evidence and the report beside the mix and give the manifest's summary.
+    def write(self, out: Path) -> dict[str, Any]:
+        """Put the evidence and the report beside the mix's rows and give the manifest's summary. The rows are scanned again first.
 
         Raises:
-            StoreError: a kept row still holds an item that was to be dropped.
+            StoreError: a row of the mix still holds an item that was to be dropped.
         """
-        left = pl.scan_parquet(self.home / "cols" / "decontam.parquet").filter(pl.col("verdict") == "drop").select("id").collect()
-        left = left.select(pl.col("id").str.to_integer(base=16, dtype=pl.UInt64)).join(kept, on="id")
-        if len(left):
-            raise StoreError(f"{len(left)} rows of the mix still hold benchmark items after removal", "please report this")
+        from decontam.scan import recheck
+
+        recheck(sorted((out / "rows").glob("*.parquet")), self.wanted, self.home)
         (out / "hits").mkdir(exist_ok=True)
         for name in ("decontam.parquet", "decontam_items.parquet"):
             shutil.copyfile(self.home / "hits" / name, out / "hits" / name)
@@ -98,10 +96,10 @@ def scan_sources(config: DecontamConfig, base: Path, sources: list[Loaded], cach
     key = stage_key("scan", VERSION, said, [content, fingerprint(wanted.benchmarks, wanted.root)])
     home = cache / "decontam" / key
     if (home / "finished.json").is_file():
-        return Scan(home, key, json.loads((home / "finished.json").read_text(encoding="utf-8")))
+        return Scan(home, key, json.loads((home / "finished.json").read_text(encoding="utf-8")), wanted)
     with cli.Progress("decontaminate") as bar:
         report = scan_dataset(body, wanted, home, on_rows=bar.add)
-    found = Scan(home, key, report)
+    found = Scan(home, key, report, wanted)
     _split(found, sources)
     write_json(home / "finished.json", report)  # last: the sidecars of all sources are there
     return found

@@ -18,6 +18,7 @@ import numpy as np
 
 from columnar.store import Dataset
 from decontam import match
+from decontam.compiled import worth
 from decontam.found import mark_batch
 from decontam.index import Index
 from decontam.ngrams import fold_table, texts_of_column
@@ -25,6 +26,7 @@ from decontam.pieces import Piece, over_pieces, read_piece
 from decontam.rules import Field
 
 Marks = dict[Piece, np.ndarray]
+SOURCES = "SELECT DISTINCT source FROM read_parquet(?, union_by_name=true) ORDER BY 1"
 
 
 def without_common(
@@ -32,8 +34,8 @@ def without_common(
 ) -> tuple[Index, Marks | None]:
     """The index with common n-grams marked; when the data has several sources, also which rows of each piece may hold an item."""
     common = common_in_benchmarks(index)
-    files = [str(file) for dataset in datasets for file in dataset.row_files]
-    names = duckdb.execute("SELECT DISTINCT source FROM read_parquet(?, union_by_name=true) ORDER BY 1", [files]).fetchall()
+    files = [file for dataset in datasets for file in dataset.row_files]
+    names = duckdb.execute(SOURCES, [[str(file) for file in files]]).fetchall()
     if len(names) < 2:
         return with_common(index, common), None
     number = {name: i for i, (name,) in enumerate(names)}
@@ -47,7 +49,7 @@ def without_common(
 
     marks: Marks = {}
     scratches: list[match.Scratch] = []
-    for piece, found in over_pieces(datasets, index, mark, threads, scratches):
+    for piece, found in over_pieces(files, index, mark, threads, scratches):
         marks[piece] = found
         if on_rows:
             on_rows(piece.rows)
@@ -70,7 +72,8 @@ def common_in_benchmarks(index: Index) -> np.ndarray:
         posting_at=np.concatenate([[0], np.cumsum(np.where(several, counts, 0))]),
         aligned=np.zeros(0, np.int32),
     )
-    match.scan_rows(texts.data, texts.offsets, each, each[:-1], fold_table(), table, scratch, 0, False, owner, True)
+    scan_rows = worth(match.scan_rows, int(texts.offsets[-1]))
+    scan_rows(texts.data, texts.offsets, each, each[:-1], fold_table(), table, scratch, 0, False, owner, True)
     return scratch.common
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from columnar.turns import FIELDS, turns
 from decontam import match
@@ -53,20 +54,28 @@ class RowTexts(NamedTuple):
     """The texts of a batch that the rule looks at, grouped by row."""
 
     frame: pl.DataFrame  # row, field, turn, role, text
-    column: pa.Array
+    column: pa.ChunkedArray  # their texts
     row_at: np.ndarray
     order: np.ndarray
 
 
 def texts_by_row(batch: pa.RecordBatch, rule: Rule, fields: tuple[str, ...] = FIELDS) -> RowTexts:
     """Every turn of the rule's roles in these fields."""
-    frame = turns(batch, fields)
+    frame, column = turns(batch, fields), _contents(batch, fields)
     if not {"system", "user", "assistant", "tool"} <= set(rule.roles):
-        frame = frame.filter(pl.col("role").is_in(rule.roles))
+        wanted = frame["role"].is_in(rule.roles)
+        frame, column = frame.filter(wanted), column.filter(wanted.to_arrow())
     rows = frame["row"].to_numpy()
     order = np.argsort(rows, kind="stable") if len(set(frame["field"].unique())) > 1 else np.arange(len(rows))
     row_at = np.searchsorted(rows[order], np.arange(batch.num_rows + 1))
-    return RowTexts(frame, frame["text"].to_arrow(), row_at.astype(np.int64), order.astype(np.int64))
+    return RowTexts(frame, column, row_at.astype(np.int64), order.astype(np.int64))
+
+
+def _contents(batch: pa.RecordBatch, fields: tuple[str, ...]) -> pa.ChunkedArray:
+    """The text of every turn, in the order of `turns`, as it lies in the batch."""
+    flat = [pc.list_flatten(batch.column(name)) for name in fields if name in batch.schema.names]
+    parts = [turn.field("content").cast(pa.large_string()) for turn in flat if len(turn)]
+    return pa.chunked_array(parts, pa.large_string())
 
 
 def mark_batch(
@@ -77,14 +86,14 @@ def mark_batch(
 
 
 def _run(texts: RowTexts, index: Index, scratch: match.Scratch | None, evidence: bool, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    from decontam.compiled import worth
     from decontam.ngrams import fold_table, texts_of_column
 
     data, offsets = texts_of_column(texts.column)
     scratch = scratch or match.scratch_for(index.table)
     skip = index.rule.skip_budget
-    hit_rows, lines = match.scan_rows(
-        data, offsets, texts.row_at, texts.order, fold_table(), index.table, scratch, skip, evidence, users, False
-    )
+    scan_rows = worth(match.scan_rows, int(offsets[-1] - offsets[0]))
+    hit_rows, lines = scan_rows(data, offsets, texts.row_at, texts.order, fold_table(), index.table, scratch, skip, evidence, users, False)
     return hit_rows, lines.reshape(-1, match.EVIDENCE)
 
 

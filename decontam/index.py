@@ -201,6 +201,7 @@ def _table(rule: Rule, tokens: np.ndarray, unit_at: np.ndarray, owner: np.ndarra
         aligned[short[: len(aligned)]] = 0
     return match.Table(
         lengths=np.array([rule.n, *below.tolist()], np.int64),
+        turns_only=min(TINY_TOKENS, rule.n) - 1 if rule.whole_items else 0,
         bloom=bloom,
         keys=keys,
         grams=slot_gram,

@@ -24,7 +24,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
+
+from decontam.compiled import kernel, worth
 
 SEPARATOR, IGNORED, MARK, UNSPACED, WORD = range(5)
 CODE_POINTS = sys.maxunicode + 1
@@ -57,10 +58,11 @@ DIACRITICS = (
 )
 
 U = np.uint64
-FNV_OFFSET, FNV_PRIME = U(0xCBF29CE484222325), U(0x100000001B3)  # FNV-1a, 64 bits: a token is hashed over its folded code points
+SEED = U(0xCBF29CE484222325)  # where the hash of a token begins
 MIX = U(0xFF51AFD7ED558CCD)  # the first multiplier of MurmurHash3's finaliser
 BASE = U(0x9E3779B97F4A7C15)  # an n-gram is a polynomial of its tokens' hashes in this base, modulo 2^64
 HALF = U(32)
+HIGH_BITS, LOW_BITS = U(0x8080808080808080), U(0x0101010101010101)  # of eight bytes
 ASCII_FOLD = np.array([ord(chr(c).lower()) if c < 128 and chr(c).isalnum() else 0 for c in range(256)], np.uint8)
 
 
@@ -83,6 +85,8 @@ def fold_code_point(code: int) -> tuple[int, str]:
     """Kind and folded text of one code point: the definition at the top of this file."""
     char = chr(code)
     category = unicodedata.category(char)
+    if category == "Lo" and unicodedata.is_normalized("NFKD", char):  # no case, no other form: most letters there are
+        return (UNSPACED if _within(code, UNSPACED_SCRIPTS) else WORD), char
     if category[0] == "C":  # Cf: invisible; Cs, Co, Cn, Cc: no text
         return (IGNORED if category == "Cf" else SEPARATOR), ""
     full = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", char).casefold())
@@ -136,16 +140,42 @@ def _frozen(data: np.ndarray, offsets: np.ndarray) -> Texts:
     return Texts(data, offsets)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def mix(h):  # type: ignore[no-untyped-def]
     """Spread a hash over all 64 bits."""
     h = (h ^ (h >> HALF)) * MIX
     return h ^ (h >> HALF)
 
 
-@njit(nogil=True, cache=True)
+@kernel(inline="always")
+def eight_bytes(data, i):  # type: ignore[no-untyped-def]
+    """`data[i:i + 8]` as one number, the first byte lowest (unsigned places are not checked for being negative: one load)."""
+    i = U(i)
+    low = U(data[i]) | U(data[i + U(1)]) << U(8) | U(data[i + U(2)]) << U(16) | U(data[i + U(3)]) << U(24)
+    high = U(data[i + U(4)]) | U(data[i + U(5)]) << U(8) | U(data[i + U(6)]) << U(16) | U(data[i + U(7)]) << U(24)
+    return low | high << HALF
+
+
+@kernel(inline="always")
+def within_bytes(eight, low, high):  # type: ignore[no-untyped-def]
+    """The high bit of each of eight bytes (none above 0x7F) that is from `low` to `high`."""
+    return (eight + LOW_BITS * U(0x80 - low)) & ~(eight + LOW_BITS * U(0x7F - high)) & HIGH_BITS
+
+
+@kernel(inline="always")
+def put(h, block, filled, byte):  # type: ignore[no-untyped-def]
+    """One more byte of a token: its hash so far, and the bytes (how many) that are not in it yet."""
+    block |= U(byte) << U(8 * filled)
+    if filled == 7:
+        return mix(h ^ block), U(0), 0
+    return h, block, filled + 1
+
+
+@kernel
 def tokenise(data, start, end, fold, hashes, starts, ends):  # type: ignore[no-untyped-def]
     """Hash and byte span of every token of `data[start:end]`; returns how many there are.
+
+    A token is hashed over its folded code points, ASCII as one byte, others as three with the high bit set, eight bytes at a time.
 
     Args:
         data: UTF-8 bytes (wrong bytes count as separators).
@@ -154,60 +184,66 @@ def tokenise(data, start, end, fold, hashes, starts, ends):  # type: ignore[no-u
     """
     count = 0
     inside = SEPARATOR  # kind of the open token: WORD, UNSPACED, or none
-    h = FNV_OFFSET
+    h, block, filled = SEED, U(0), 0
     i = start
     while i < end:
-        letter = ASCII_FOLD[data[i]]
-        if letter:
+        if data[i] < 0x80:
+            if ASCII_FOLD[data[i]] == 0:
+                inside = SEPARATOR
+                i += 1
+                continue
             if inside != WORD:
-                if inside:
-                    hashes[count - 1] = mix(h)
                 starts[count] = i
                 count += 1
                 inside = WORD
-                h = FNV_OFFSET
-            while letter:
-                h = (h ^ U(letter)) * FNV_PRIME
+                h, block, filled = SEED, U(0), 0
+            while filled == 0 and i + 8 <= end:
+                eight = eight_bytes(data, i)
+                plain = eight & ~HIGH_BITS
+                plain |= within_bytes(plain, 65, 90) >> U(2)  # A to Z become a to z: 0x20 more
+                others = HIGH_BITS & ~((within_bytes(plain, 97, 122) | within_bytes(plain, 48, 57)) & ~eight)
+                if others:
+                    first = ((others & (~others + U(1))) >> U(7)) - U(1)  # all bits of the bytes before the first that is no letter
+                    block = plain & first
+                    filled = np.int64(((first & LOW_BITS) * LOW_BITS) >> U(56))
+                    i += filled
+                    break
+                h = mix(h ^ plain)
+                i += 8
+            while i < end and ASCII_FOLD[data[i]]:
+                h, block, filled = put(h, block, filled, ASCII_FOLD[data[i]])
                 i += 1
-                letter = ASCII_FOLD[data[i]] if i < end else 0
+            hashes[count - 1] = mix(h ^ block)
             ends[count - 1] = i
             continue
-        if data[i] < 0x80:
-            if inside:
-                hashes[count - 1] = mix(h)
-                inside = SEPARATOR
-            i += 1
-            continue
         code, width = decode(data, i, end)
+        i += width
         kind = fold.kind[code]
         if kind == SEPARATOR:
-            if inside:
-                hashes[count - 1] = mix(h)
-                inside = SEPARATOR
+            inside = SEPARATOR
         elif kind != IGNORED and (kind != MARK or inside):
             if kind == UNSPACED or (kind == WORD and inside != WORD):
-                if inside:
-                    hashes[count - 1] = mix(h)
-                starts[count] = i
+                starts[count] = i - width
                 count += 1
                 inside = kind
-                h = FNV_OFFSET
+                h, block, filled = SEED, U(0), 0
             to = fold.to[code]
-            if to > 0:
-                h = (h ^ U(to)) * FNV_PRIME
-            else:
-                place = -1 - to
-                while fold.lists[place]:
-                    h = (h ^ U(fold.lists[place])) * FNV_PRIME
-                    place += 1
-            ends[count - 1] = i + width
-        i += width
-    if inside:
-        hashes[count - 1] = mix(h)
+            place = -1 - to if to < 0 else 0
+            while to:
+                letter = fold.lists[place] if place else to
+                if letter < 0x80:
+                    h, block, filled = put(h, block, filled, letter)
+                else:
+                    for shift in (0, 7, 14):
+                        h, block, filled = put(h, block, filled, 0x80 | (letter >> shift) & 0x7F)
+                place += 1 if place else 0
+                to = fold.lists[place]  # lists[0] is 0: a single letter ends here too
+            hashes[count - 1] = mix(h ^ block)
+            ends[count - 1] = i
     return count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def decode(data, i, end):  # type: ignore[no-untyped-def]
     """The code point at `data[i]` (a lead byte of two or more) and its width in bytes; wrong UTF-8 gives (0, 1)."""
     lead = np.int64(data[i])
@@ -222,7 +258,7 @@ def decode(data, i, end):  # type: ignore[no-untyped-def]
     return (code, width) if code < CODE_POINTS else (0, 1)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def roll(hashes, count, n, grams):  # type: ignore[no-untyped-def]
     """Hashes of all n-grams of `hashes[:count]` into `grams`; returns how many: `max(0, count - n + 1)`. n-grams of different n differ."""
     leaving = U(1)
@@ -239,7 +275,7 @@ def roll(hashes, count, n, grams):  # type: ignore[no-untyped-def]
     return max(0, count - n + 1)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def characters(data, start, end):  # type: ignore[no-untyped-def]
     """How many code points `data[start:end]` holds: turns byte offsets into character offsets."""
     count = 0
@@ -248,7 +284,7 @@ def characters(data, start, end):  # type: ignore[no-untyped-def]
     return count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _all_tokens(data, offsets, fold, hashes, starts, ends, bounds, scratch):  # type: ignore[no-untyped-def]
     """Tokens of all texts, one after the other; with empty `hashes` they are only counted (into `bounds`)."""
     total = 0
@@ -279,14 +315,14 @@ def token_table(column: pa.Array | pa.ChunkedArray) -> TokenTable:
     bounds = np.zeros(len(offsets), np.int64)
     table = TokenTable(np.zeros(0, np.uint64), np.zeros(0, np.int32), np.zeros(0, np.int32), bounds)
     for _ in range(2):  # count, then fill
-        _all_tokens(data, offsets, fold_table(), table.hashes, table.starts, table.ends, bounds, room)
+        worth(_all_tokens, len(data))(data, offsets, fold_table(), table.hashes, table.starts, table.ends, bounds, room)
         total = int(bounds[-1])
         if not len(table.hashes):
             table = TokenTable(np.empty(total, np.uint64), np.empty(total, np.int32), np.empty(total, np.int32), bounds)
     return table
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _in_characters(data, offsets, bounds, places, out):  # type: ignore[no-untyped-def]
     for text in range(len(offsets) - 1):
         at, count = offsets[text], 0
@@ -300,5 +336,5 @@ def in_characters(column: pa.Array, bounds: np.ndarray, places: np.ndarray) -> n
     """Ascending byte offsets in texts (those of text i are `places[bounds[i]:bounds[i + 1]]`) as character offsets."""
     data, offsets = texts_of_column(column)
     out = np.empty(len(places), np.int32)
-    _in_characters(data, offsets, bounds, places, out)
+    worth(_in_characters, len(places))(data, offsets, bounds, places, out)
     return out

@@ -1,6 +1,6 @@
-"""Work on the row groups of datasets in a pool of threads: bounded memory, results in row order, whatever the number of threads.
+"""Work on the row groups of row files in a pool of threads: bounded memory, results in row order, whatever the number of threads.
 
-for piece, result in over_pieces([dataset], index, work, threads=4): ...
+for piece, result in over_pieces(dataset.row_files, index, work, threads=4): ...
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import NamedTuple, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from columnar.store import Dataset
 from decontam.index import Index
 from decontam.match import Scratch, scratch_for
 
@@ -32,10 +31,10 @@ class Piece(NamedTuple):
     batch_rows: int  # decode so many rows at a time
 
 
-def pieces_of(dataset: Dataset) -> list[Piece]:
-    """The row groups of a dataset, in row order."""
+def pieces_of(files: list[Path]) -> list[Piece]:
+    """The row groups of row files, in row order."""
     pieces = []
-    for file in dataset.row_files:
+    for file in files:
         metadata = pq.read_metadata(file)
         for group in range(metadata.num_row_groups):
             part = metadata.row_group(group)
@@ -45,16 +44,17 @@ def pieces_of(dataset: Dataset) -> list[Piece]:
 
 
 def read_piece(piece: Piece, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """A piece's rows, a few MB at a time; columns the file lacks are left out."""
+    """A piece's rows, a few MB at a time; columns the file lacks are left out. Of turns only role and content are read."""
     with pq.ParquetFile(piece.file) as parquet:
-        names = [name for name in columns if name in parquet.schema_arrow.names]
+        paths = [parquet.schema.column(i).path for i in range(len(parquet.schema))]
+        names = [path for path in paths if path in columns or (path.split(".")[0] in columns and path.endswith((".role", ".content")))]
         yield from parquet.iter_batches(piece.batch_rows, row_groups=[piece.group], columns=names, use_threads=False)
 
 
 def over_pieces(
-    datasets: list[Dataset], index: Index, work: Callable[[Piece, Scratch], Result], threads: int, scratches: list[Scratch]
+    files: list[Path], index: Index, work: Callable[[Piece, Scratch], Result], threads: int, scratches: list[Scratch]
 ) -> Iterator[tuple[Piece, Result]]:
-    """`work` of every piece of the datasets in a pool of threads, results in row order, at most two pieces a thread in flight.
+    """`work` of every piece of row files in a pool of threads, results in row order, at most two pieces a thread in flight.
 
     Args:
         scratches: filled with the threads' marks, one each.
@@ -74,7 +74,7 @@ def over_pieces(
     waiting: deque[tuple[Piece, Future[Result]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for piece in (piece for dataset in datasets for piece in pieces_of(dataset)):
+            for piece in pieces_of(files):
                 waiting.append((piece, pool.submit(task, piece)))
                 if len(waiting) >= 2 * threads:
                     first, future = waiting.popleft()

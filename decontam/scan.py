@@ -14,6 +14,7 @@ Exit code 4 when --fail-on dev|unseen|any asks for it.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 
 STAGE = "decontam"
 ITEM = ("benchmark", "item_id", "item_field")
-VERSION = 2
+COMMON = "common_ngrams"  # metadata of the hits: numbers of the n-grams left out, for the scan of what is left after removal
+VERSION = 3
 
 
 def scan_dataset(
@@ -99,6 +101,7 @@ def _write(
     on_rows: Callable[[int], None] | None,
 ) -> dict[tuple[str, str], int]:
     """Write both tables; returns how many rows each source has of each verdict."""
+    import numpy as np
     import pyarrow as pa
 
     from columnar.store import ROW_GROUP, table_writer, whole_file, write_table
@@ -122,10 +125,11 @@ def _write(
     total = Counter[tuple[str, str]]()
     hit: set[tuple[str, str, str]] = set()
     said = {"stage": STAGE, "key": key, "rows_sha256": dataset.content}
+    common = {COMMON: json.dumps(np.flatnonzero(index.table.common).tolist())}
     with whole_file(files[0]) as cols_file, whole_file(files[1]) as hits_file:
         schema = pa.schema([("id", pa.string()), *COLUMNS])
-        with table_writer(cols_file, schema, said) as cols, table_writer(hits_file, HITS, said) as hits_writer:
-            for piece, (columns, hits, counts) in over_pieces([dataset], index, scan, threads, []):
+        with table_writer(cols_file, schema, said) as cols, table_writer(hits_file, HITS, said | common) as hits_writer:
+            for piece, (columns, hits, counts) in over_pieces(dataset.row_files, index, scan, threads, []):
                 total.update(counts)
                 cols.write_table(columns, row_group_size=ROW_GROUP)
                 if hits.num_rows:
@@ -166,18 +170,44 @@ def _with_ids(batch: pa.RecordBatch, made: pa.RecordBatch, chosen: np.ndarray | 
     return pa.RecordBatch.from_arrays([ids, *made.columns], ["id", *made.schema.names])
 
 
-def recheck(dataset: Dataset, wanted: DecontamConfig) -> None:
-    """Scan what is left after removal; it must be clean of everything that was to be dropped.
+def recheck(files: list[Path], wanted: DecontamConfig, first: Path) -> None:
+    """Scan what is left after removal, with the common n-grams of the first scan: nothing that was to be dropped may be there.
+
+    Args:
+        files: the row files that are left.
+        first: where the first scan wrote.
 
     Raises:
-        StoreError: it is not.
+        StoreError: a row still holds an item.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        report = scan_dataset(dataset, wanted, Path(folder))
-    left = report["rows"]["drop"]
+    import numpy as np
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from decontam.benchmarks import load_benchmarks
+    from decontam.common import with_common
+    from decontam.found import scan_batch
+    from decontam.index import build_index
+    from decontam.pieces import over_pieces, read_piece
+
+    index = build_index(load_benchmarks(wanted.benchmarks, wanted.root), wanted.rule())
+    if wanted.rule().common:
+        common = np.zeros_like(index.table.common)
+        common[json.loads(pq.read_schema(first / "hits" / f"{STAGE}.parquet").metadata[COMMON.encode()])] = True
+        index = with_common(index, common)
+
+    def still(piece: Piece, scratch: Scratch) -> list[str]:
+        found = []
+        for batch in read_piece(piece, ["id", *wanted.fields]):
+            columns, _ = scan_batch(batch, index, wanted.policy, wanted.fields, scratch)
+            found += batch.filter(pc.equal(columns.column("verdict"), "drop")).column("id").to_pylist()
+        return found
+
+    left = [ident for _, found in over_pieces(files, index, still, os.cpu_count() or 1, []) for ident in found]
     if left:
         raise StoreError(
-            f"{dataset.path}: {left} rows still hold benchmark items after removal", "this is an error of ours: please report it"
+            f"{len(left)} rows still hold benchmark items after removal, the first is {left[0]}",
+            "this is an error of ours: please report it",
         )
 
 

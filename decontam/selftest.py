@@ -130,7 +130,7 @@ def flags(index: Index, datasets: list[Dataset], wanted: DecontamConfig) -> list
 
     counts: dict[str, list[int]] = {}
     for piece, made in over_pieces(
-        datasets,
+        [file for dataset in datasets for file in dataset.row_files],
         index,
         lambda piece, scratch: [
             (b, *scan_batch(b, index, wanted.policy, wanted.fields, scratch)) for b in read_piece(piece, ["id", "source", *wanted.fields])

@@ -40,10 +40,12 @@ def gram_hash(gram: tuple[str, ...]) -> int:
     """decontam.ngrams' hash of an n-gram with Python's integers."""
     value = 0
     for token in gram:
+        codes = [ord(char) for char in token]
+        data = bytes(b for c in codes for b in ([c] if c < 0x80 else [0x80 | (c >> shift) & 0x7F for shift in (0, 7, 14)]))
         h = 0xCBF29CE484222325
-        for char in token:
-            h = ((h ^ ord(char)) * 0x100000001B3) & MASK
-        value = (value * 0x9E3779B97F4A7C15 + mix(h)) & MASK
+        for start in range(0, len(data) + 1, 8):
+            h = mix(h ^ int.from_bytes(data[start : start + 8], "little"))
+        value = (value * 0x9E3779B97F4A7C15 + h) & MASK
     return mix(value ^ (len(gram) * 0xFF51AFD7ED558CCD) & MASK)
 
 

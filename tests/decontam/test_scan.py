@@ -14,7 +14,7 @@ from hand_made import batch, benchmark, chat
 
 from columnar.errors import ConfigError, InputError, StoreError
 from columnar.load import SourceSpec, load_source
-from columnar.store import open_dataset
+from columnar.store import open_dataset, write_manifest
 from decontam.benchmarks import load_benchmarks, text_of
 from decontam.found import scan_batch
 from decontam.index import build_index
@@ -109,11 +109,32 @@ def test_policy_decides_between_dropping_and_reporting(world: Path) -> None:
 
 
 def test_recheck_finds_what_was_left(world: Path) -> None:
-    with pytest.raises(StoreError, match="still hold"):
-        recheck(open_dataset(world / "ds"), config(world))
+    scan_dataset(open_dataset(world / "ds"), config(world))
+    with pytest.raises(StoreError, match="2 rows still hold"):
+        recheck(open_dataset(world / "ds").row_files, config(world), world / "ds")
+    recheck(open_dataset(world / "ds").row_files, config(world, policy={"dev": "report", "unseen": "report"}), world / "ds")
     clean = [instruction(FILLER.format(i)) for i in range(5)]
     load_source(SourceSpec(name="clean", path=str(write_jsonl(world / "clean.jsonl", clean))), world / "clean")
-    recheck(open_dataset(world / "clean"), config(world))
+    recheck(open_dataset(world / "clean").row_files, config(world), world / "ds")
+
+
+def test_recheck_leaves_out_the_ngrams_that_the_first_scan_left_out(tmp_path: Path) -> None:
+    """What only both sources together show to be common is still common when one of them is gone."""
+    stock = "Write a function to check whether the given"
+    write_jsonl(tmp_path / "items.jsonl", [{"question": f"{stock} string is {word}"} for word in ("empty", "sorted", "short")])
+    for name in "ab":
+        rows = [instruction(f"{stock} string has {i} letters in it, {name} {i}") for i in range(5)]
+        load_source(SourceSpec(name=name, path=str(write_jsonl(tmp_path / f"{name}.jsonl", rows))), tmp_path / name)
+    files = [file for name in "ab" for file in open_dataset(tmp_path / name).row_files]
+    (tmp_path / "both/rows").mkdir(parents=True)
+    pl.concat([pl.read_parquet(file) for file in files]).write_parquet(tmp_path / "both/rows/part-00000.parquet")
+    identity = {"name": "both", "kind": "sft", "rows": 10, "rows_sha256": "both"}
+    write_manifest(tmp_path / "both", identity, 0.0)
+    wanted = DecontamConfig(benchmarks=str(tmp_path / "items.jsonl"), threshold=0.6)
+    report = scan_dataset(open_dataset(tmp_path / "both"), wanted)
+    assert (report["common_ngrams"] > 0, report["rows"]["drop"]) == (True, 0)
+    assert scan_dataset(open_dataset(tmp_path / "a"), wanted)["rows"]["drop"] == 5  # alone, nothing is common
+    recheck(open_dataset(tmp_path / "a").row_files, wanted, tmp_path / "both")
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
