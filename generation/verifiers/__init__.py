@@ -7,7 +7,7 @@ A row names its verifier in `verifier` (a name, or JSON: a list of {name, weight
     math     LaTeX, or a reference solution with \\boxed{}                            the answer is mathematically the same
     choice   `B`, or {"answer": "B", "options": {"A": ..., "B": ...}}                that option, and no other, is chosen
     exact    a text, or {"answer": [texts], "case": true}                            the answer is that text
-    f1       a text, or {"answer": [texts], "threshold": 0.5}                        token F1 (SQuAD) reaches the threshold
+    f1       a text, or {"answer": [texts], "threshold": 0.8}                        token F1 (SQuAD) reaches the threshold
     ifeval   [{"instruction_id": [...], "kwargs": [...]}] or {"func_name": ...}      every constraint holds
     code     {"form": "humaneval" | "mbpp" | "stdio", ...}                           every test passes in the sandbox
 
