@@ -133,8 +133,8 @@ def _sentence(model: type[BaseModel], data: Any, error: dict[str, Any]) -> str:
     if error["type"] == "value_error":
         message = str(error["msg"]).removeprefix("Value error, ")
         return f"{path}: {message}" if place else message
-    said = error["msg"].replace("tuple", "list")  # a frozen config holds tuples, its YAML lists
-    return f"{path}: {said[0].lower() + said[1:]}, found {error['input']!r}"
+    said = error["msg"][0].lower() + error["msg"][1:]
+    return f"{path}: {said.replace('tuple', 'list')}, found {error['input']!r}"  # a frozen config holds tuples, its YAML lists
 
 
 def _name(data: Any, place: tuple[Any, ...]) -> str:

@@ -61,6 +61,9 @@ def main(args: argparse.Namespace) -> int:
 
         counts = manifest["identity"]["counts"]
         print(cli.table(funnel_rows(counts)))
+        for name, source in counts["by_source"].items():
+            if not source["kept"]:
+                cli.say(f"warning: nothing is left of {name}: " + ", ".join(f"{n:,} {why}" for why, n in source["dropped"].items()))
         if not fresh:
             cli.say(f"{args.out}: nothing changed, nothing done ({time.time() - started:.1f} s)")
         else:

@@ -212,5 +212,5 @@ def draw_rows(config: MixConfig, sources: list[Loaded], decisions: Decisions) ->
 
 
 def cached_path(cache: Path, stage: str, name: str, key: str) -> Path:
-    """Where a stage's dataset lies in the cache: readable name, exact key."""
-    return cache / stage / f"{name}-{key}"
+    """Where a stage's dataset lies in the cache: readable name (whatever characters the source's has), exact key."""
+    return cache / stage / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)[:80]}-{key}"

@@ -151,8 +151,9 @@ def draw(source: MixSource, ids: Keys, tokens: npt.NDArray[np.uint32], seed: int
         if source.rows > available:
             raise ConfigError(
                 f"{source.name}: rows: {source.rows:,} asked, {available:,} available after filters, dedup and decontamination",
-                f"lower rows to {available}, or loosen the rules"
-                + (f", or add repeat: {-(-source.rows // available)}" if available else ""),
+                f"lower rows to {available} (repeat makes more of the same rows), or loosen the rules"
+                if available
+                else "loosen the rules, or leave the source out",
             )
         count = source.rows
     elif source.fraction is not None:
@@ -163,7 +164,9 @@ def draw(source: MixSource, ids: Keys, tokens: npt.NDArray[np.uint32], seed: int
         if source.tokens > total:
             raise ConfigError(
                 f"{source.name}: tokens: {source.tokens:,} asked, {total:,} available in {available:,} rows",
-                f"lower tokens to {total}, or loosen the rules, or add repeat",
+                f"lower tokens to {total} (repeat makes more of the same rows), or loosen the rules"
+                if total
+                else "loosen the rules, or leave the source out",
             )
         count = int(np.searchsorted(running, source.tokens, side="right"))
         if not count:
@@ -184,9 +187,17 @@ def split_validation(prompts: Keys, validation: Validation | None, seed: int) ->
 
     With `fraction` a prompt's side depends on nothing else, so adding rows moves none; with `rows` groups are taken while they
     fit, so adding rows moves at most a few at the edge.
+
+    Raises:
+        ConfigError: as many rows asked for as there are, or more.
     """
     if validation is None or not len(prompts):
         return np.zeros(len(prompts), bool)
+    if validation.rows is not None and validation.rows >= len(prompts):
+        raise ConfigError(
+            f"validation: rows: {validation.rows:,} asked, the mix has {len(prompts):,}, and nothing would be left to train on",
+            "lower validation.rows, or give a fraction",
+        )
     keys = draw_keys(prompts, seed, "validation")
     if validation.fraction is not None:
         return keys < np.uint64(int(validation.fraction * 2**64))

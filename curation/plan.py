@@ -29,7 +29,7 @@ def plan(job: Job) -> dict[str, Any]:
         files = resolve(job.spec(source), job.root)
         home = home_of(job, source, files)
         known = (home / "manifest.json").is_file()
-        others = sorted((job.cache / "load").glob(f"{source.name}-*")) if not known else []
+        others = sorted(home.parent.glob(home.name.rpartition("-")[0] + "-*")) if not known else []
         counts = open_dataset(home).manifest["identity"]["counts"] if known else {}
         sources.append(
             {

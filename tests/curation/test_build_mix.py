@@ -267,6 +267,8 @@ def test_limit_reads_the_first_records_only(data: Path) -> None:
         ({"select": {"x": "1 = 1; DROP TABLE rows"}}, 2, "rule 'x'"),
         ({"select": {"x": "n_chars > 3), (1 = 1"}}, 2, "expected one SQL expression"),
         ({"select": {"x": "EXISTS (SELECT * FROM read_text('/etc/passwd'))"}}, 2, "rule 'x'"),
+        ({"validation": {"rows": 500}}, 2, "validation: rows: 500 asked, the mix has 154"),
+        ({"sources": [{"name": "a", "path": "a.jsonl", "where": "false", "rows": 5}]}, 2, "loosen the rules, or leave the source out"),
         ({"kinds": "sft"}, 2, "kinds: unknown key; did you mean 'kind'?"),
         ({"signals": {"tokenizer": "no.json"}}, 2, "signals.tokenizer"),
     ],
@@ -317,6 +319,22 @@ def test_other_peoples_directories_are_safe(data: Path) -> None:
     build(path, data / "out", "--set", "name=other", "--force")
     (data / "file").write_text("x")
     assert "is a file" in run(path, "--out", data / "file", code=1).stderr
+
+
+def test_what_a_source_is_called_does_not_matter_to_the_disk(data: Path) -> None:
+    names = ["../../outside", "b 'c\" é*", "x" * 300]
+    counts = build(
+        config(data, sources=[{"name": n, "path": f} for n, f in zip(names, ("a.jsonl", "b.jsonl", "c.json"), strict=True)]),
+        data / "o/o/out",
+    )
+    assert list(counts["identity"]["counts"]["by_source"]) == sorted(names)
+    assert sorted(p.name for p in data.iterdir()) == ["a.jsonl", "b.jsonl", "c.json", "mix.yaml", "o"]
+    assert "up to date" in run(data / "mix.yaml", "--out", data / "o/o/out", "--dry-run").stdout
+
+
+def test_a_source_of_which_nothing_is_left_is_said(data: Path) -> None:
+    said = run(config(data, sources=[{"name": "b", "path": "b.jsonl", "where": "false"}]), "--out", data / "out").stderr
+    assert "warning: nothing is left of b: 80 where" in said
 
 
 def test_a_mix_of_nothing_can_still_be_opened(data: Path) -> None:

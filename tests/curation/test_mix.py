@@ -94,9 +94,13 @@ def test_two_sources_of_one_name_are_refused() -> None:
 def test_equal_prompts_never_stand_on_both_sides(prompts: list[int], wanted: int) -> None:
     keys = np.array(prompts, np.uint64)
     for validation in (Validation(rows=wanted), Validation(fraction=0.3)):
+        if validation.rows and 0 < len(prompts) <= wanted:
+            with pytest.raises(ConfigError, match="nothing would be left to train on"):
+                split_validation(keys, validation, 7)
+            continue
         held_out = split_validation(keys, validation, 7)
         assert not set(keys[held_out]) & set(keys[~held_out])
-    assert split_validation(keys, Validation(rows=wanted), 7).sum() <= wanted
+        assert validation.rows is None or held_out.sum() <= wanted
 
 
 @settings(max_examples=30)
