@@ -17,7 +17,7 @@ import argparse
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,16 +73,24 @@ def preferences(pairs: list[tuple[int, int]], seed: int) -> Iterator[dict[str, A
         yield {"kind": "pair", "prompt": ask(a, b), "chosen": answer(a + b), "rejected": answer(off), **scores}
 
 
-def write(out: Path, name: str, rows: Iterator[dict[str, Any]], config: dict[str, Any]) -> store.Dataset:
-    """One dataset directory."""
+def write(
+    out: Path, name: str, rows: Iterable[dict[str, Any]], config: dict[str, Any], held_out: Iterable[dict[str, Any]] = ()
+) -> store.Dataset:
+    """One dataset directory; rows held out become its validation split."""
     started = time.time()
     (out / "manifest.json").unlink(missing_ok=True)
     made = []
     for i, row in enumerate(rows):
         made.append(seal({"source": SOURCE, "origin": {"uri": SOURCE, "revision": None, "split": None, "row": i}, **row}, name))
+    rest = []
+    for i, row in enumerate(held_out, len(made)):
+        rest.append(seal({"source": SOURCE, "origin": {"uri": SOURCE, "revision": None, "split": None, "row": i}, **row}, name))
     writer = store.RowWriter(out, schema_of([made[0]["kind"]]))
-    writer.write(to_batch(made, writer.schema))
-    writer.close()
+    for split, part in ("train", made), ("validation", rest):
+        if part:
+            writer.start_shard(f"{split}-00000")
+            writer.write(to_batch(part, writer.schema))
+            writer.close()
     identity = {
         "name": f"{SOURCE}/{name}",
         "kind": made[0]["kind"],
