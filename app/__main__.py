@@ -11,19 +11,20 @@ streamlit run app/main.py -- out/tiny
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
-import os
 import sys
+import threading
 from pathlib import Path
 
 from columnar import cli
-from columnar.errors import ConfigError, InputError
+from columnar.errors import CaravanError, ConfigError, InputError
 
 MAIN = Path(__file__).resolve().with_name("main.py")
 
 
-def command(dirs: list[Path], port: int | None = None, headless: bool = False) -> list[str]:
-    """The streamlit command. The settings repeat app/.streamlit/config.toml, so that a config of the user's cannot undo them."""
+def words(dirs: list[Path], port: int | None = None, headless: bool = False) -> list[str]:
+    """Streamlit's command line. The settings repeat app/.streamlit/config.toml, so that a config of the user's cannot undo them."""
     settings = {
         "server.address": "127.0.0.1",
         "server.fileWatcherType": "none",
@@ -35,7 +36,19 @@ def command(dirs: list[Path], port: int | None = None, headless: bool = False) -
     if headless:
         settings["server.headless"] = "true"
     flags = [word for name, value in settings.items() for word in (f"--{name}", value)]
-    return [sys.executable, "-m", "streamlit", "run", str(MAIN), *flags, "--", *map(str, dirs)]
+    return ["streamlit", "run", str(MAIN), *flags, "--", *map(str, dirs)]
+
+
+def warm(directory: Path) -> None:
+    """Open the dataset and read what its first page shows, while the server and the browser window are still coming up."""
+    from app import db, listing
+    from app.state import State
+    from columnar.explain import explain
+
+    with contextlib.suppress(CaravanError, OSError):  # the page itself says what is wrong
+        data = db.open_data(directory)
+        for row in listing.page(data, State()).rows[:1]:
+            explain(directory, row["id"], data.connection)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Run the command: this process becomes the server."""
+    """Run the command: this process is the server."""
     missing = [str(path) for path in args.dirs if not path.is_dir()]
     if missing:
         raise InputError(f"no such directory: {', '.join(missing)}", "make a dataset with: python -m columnar.load FILE --out DIR")
@@ -56,8 +69,12 @@ def main(args: argparse.Namespace) -> None:
         raise ConfigError(f"--port {args.port}: expected 1 to 65535")
     if importlib.util.find_spec("streamlit") is None:
         raise InputError("the browser needs streamlit, which is not installed", 'pip install "caravan[app]" (or pip install -e ".[app]")')
-    words = command(args.dirs, args.port, args.headless)
-    os.execv(words[0], words)
+    if args.dirs:
+        threading.Thread(target=warm, args=(args.dirs[0],), daemon=True).start()
+    sys.argv = words(args.dirs, args.port, args.headless)
+    from streamlit.web.cli import main as streamlit
+
+    streamlit()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from columnar.ask import Result, run
+from columnar.layout import Layout, layout
 from columnar.store import Dataset, open_dataset
 from columnar.view import columns_of, connect, schema_names, stamp
 
@@ -30,7 +31,7 @@ TIMEOUT = 30.0  # seconds
 MAX_ROWS = 1_000
 KEPT_ANSWERS = 512
 KEPT_BYTES = 64 << 20
-MEMORY = "1GiB"  # what DuckDB may hold; more goes to temporary files
+MEMORY = "512MiB"  # what DuckDB may hold; more goes to temporary files
 OPEN = 4  # datasets held open at once
 WRITTEN = ("flags.jsonl", "rejects.jsonl")  # read anew by every question: a change needs no new connection
 
@@ -43,6 +44,7 @@ class Data:
     schemas: tuple[str, ...]  # their names in SQL
     connection: duckdb.DuckDBPyConnection
     stamp: tuple[Any, ...]
+    layout: Layout  # which file holds each column of `rows`
     columns: dict[str, dict[str, str]]  # of `rows` and `dropped`: column -> SQL type
     _answers: OrderedDict[Any, Result] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -85,6 +87,11 @@ class Data:
         """The first value of the first row, or None."""
         return next(iter(next(iter(self.run(sql, params, 1, timeout).rows), {}).values()), None)
 
+    def forget(self) -> None:
+        """Drop the answers kept."""
+        with self._lock:
+            self._answers.clear()
+
     def _held(self) -> int:
         return sum(answer.table.nbytes for answer in self._answers.values())
 
@@ -123,7 +130,7 @@ def _connect(paths: tuple[Path, ...], now: tuple[Any, ...]) -> Data:
     names = schema_names(datasets)
     connection = connect(paths, names, memory=MEMORY)
     columns = {view: {name: str(kind) for name, kind in columns_of(connection, view).items()} for view in ("rows", "dropped")}
-    return Data(datasets, tuple(names), connection, now, columns)
+    return Data(datasets, tuple(names), connection, now, layout(datasets[0]), columns)
 
 
 def _state(file: Path) -> tuple[int, int]:

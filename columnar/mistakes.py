@@ -52,7 +52,7 @@ def explain_mistake(error: Exception, connection: duckdb.DuckDBPyConnection) -> 
 
 
 def _unknown_column(name: str, text: str, connection: duckdb.DuckDBPyConnection) -> QueryError:
-    from columnar.view import COMMANDS
+    from columnar.layout import COMMANDS
 
     names, in_rows = _names(connection, COLUMNS), _names(connection, f"{COLUMNS} AND table_name = 'rows'")
     bound = re.search(r"Candidate bindings: (.*)", text)

@@ -13,28 +13,19 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from columnar.errors import StoreError
 from columnar.jsonviews import json_views, literal, quoted
+from columnar.layout import columns_in, layout, parquet, row_files
 from columnar.record import SCHEMA
 from columnar.store import Dataset, open_dataset
 
-# Sidecar columns whose names say nothing without their stage; like those that two sidecars share, they appear as STAGE_COLUMN.
-AMBIGUOUS = {"reason", "verdict", "keep", "score", "cluster", "detail", "key"}
-COMMANDS = {  # what writes the columns of a stage
-    "signals": "python -m curation.build_mix CONFIG --out OUT",
-    "dedup": "python -m curation.dedup {path}",
-    "decontam": "python -m decontam.scan {path} --benchmarks NAMES",
-    "select": "python -m curation.build_mix CONFIG --out OUT",
-}
 STORY = pa.schema([("stage", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 EVIDENCE = {
     "decontam": pa.schema(
@@ -157,8 +148,8 @@ def views(dataset: Dataset) -> dict[str, str]:
     root = dataset.path.resolve()
     hits = {file.stem: [file] for file in sorted((root / "hits").glob("*.parquet"))}
     found = {
-        "rows": rows_view(dataset),
-        "text": f"SELECT * FROM {_parquet(_row_files(dataset))}",
+        "rows": layout(dataset).select(),
+        "text": f"SELECT * FROM {parquet(row_files(dataset))}",
         "dropped": _completed(sorted((root / "dropped").glob("*.parquet")), pa.schema([*SCHEMA, *STORY]), "dropped"),
     }
     for name in sorted({*hits, *EVIDENCE}):
@@ -166,124 +157,13 @@ def views(dataset: Dataset) -> dict[str, str]:
     return found | json_views(root)
 
 
-def rows_view(dataset: Dataset, window: range | None = None) -> str:
-    """Rows and sidecars side by side. A POSITIONAL JOIN costs nothing, but is right only when every sidecar has exactly these rows:
-    that is what the hash and the counts are checked for. A sidecar without the hash (someone else's) is joined by its ids.
-
-    Args:
-        window: only the rows at these places (from 0, in row order), read without what lies before them.
-    """
-    files = _row_files(dataset)
-    rows = _columns(files[0], "rows")
-    counted = sum(_count(file) for file in files)
-    if counted != dataset.rows:
-        raise StoreError(
-            f"{dataset.path}: rows/ holds {counted:,} rows, manifest.json says {dataset.rows:,}", "run the command that makes it again"
-        )
-    sidecars = {file.stem: file for file in sorted((dataset.path.resolve() / "cols").glob("*.parquet"))}
-    columns = {stage: [c for c in _columns(file, stage, dataset) if c != "id"] for stage, file in sidecars.items()}
-    names = exposed_names(rows, columns)
-    alias = {stage: f"c{number}" for number, stage in enumerate(sidecars)}
-    select = ["r.*", *(f"{alias[stage]}.{quoted(column)} AS {quoted(name)}" for (stage, column), name in names.items())]
-    if "split" not in {name.casefold() for name in (*rows, *names.values())}:
-        # part-00000 of a loaded dataset is all training data until a mix splits it
-        select.append("replace(regexp_extract(r.filename, '([^/]*?)-[0-9]+[.]parquet$', 1), 'part', 'train') AS split")
-    beside, by_id = "", ""
-    for stage, file in sidecars.items():
-        if _in_step(dataset, stage, file):
-            beside += f" POSITIONAL JOIN {_window([file], window)} AS {alias[stage]}"
-        else:
-            by_id += f" LEFT JOIN {_parquet([file])} AS {alias[stage]} ON r.id = {alias[stage]}.id::VARCHAR"
-    if window is not None:
-        select[0] = "r.* EXCLUDE (filename)"
-    return f"SELECT {', '.join(select)} FROM {_window(files, window)} AS r{beside}{by_id}"
-
-
-def _window(files: list[Path], window: range | None) -> str:
-    """A source of all rows of some files, or of those at some places: row groups outside are not read."""
-    if window is None:
-        return _parquet(files)
-    parts, before = [], 0
-    for file in files:
-        count = _count(file)
-        start, stop = max(window.start - before, 0), min(window.stop - before, count)
-        if start < stop:
-            parts.append(f"(SELECT *, filename FROM {_parquet([file])} WHERE file_row_number >= {start} AND file_row_number < {stop})")
-        before += count
-    return f"({' UNION ALL BY NAME '.join(parts) or f'SELECT *, filename FROM {_parquet(files)} LIMIT 0'})"
-
-
-def exposed_names(rows: Sequence[str], sidecars: dict[str, list[str]]) -> dict[tuple[str, str], str]:
-    """What each sidecar column is called in `rows`: its own name, or STAGE_COLUMN when that would be unclear or taken."""
-    uses = Counter(name.casefold() for name in rows) + Counter(c.casefold() for columns in sidecars.values() for c in columns)
-    taken = set(uses)
-    names = {}
-    for stage, columns in sidecars.items():
-        for column in columns:
-            name = column
-            if column.casefold() in AMBIGUOUS or uses[column.casefold()] > 1:
-                name = f"{stage}_{column}"
-                while name.casefold() in taken:
-                    name += "_"
-                taken.add(name.casefold())
-            names[stage, column] = name
-    return names
-
-
-def _in_step(dataset: Dataset, stage: str, file: Path) -> bool:
-    """True: made for exactly these rows, line by line. False: carries no hash of ours, to be joined by id."""
-    footer = pq.read_metadata(file)
-    made_for, lines = (footer.metadata or {}).get(b"rows_sha256"), footer.num_rows
-    if made_for is None:
-        ids = pq.read_table(file, columns=["id"]).column("id")
-        if len(ids.unique()) != lines:
-            raise StoreError(f"{file}: ids that occur twice, and no hash that ties it to the rows", _repair(dataset, stage, file))
-        return False
-    if made_for.decode() != dataset.content:
-        raise StoreError(f"{file}: the columns of stage {stage!r} were made for other rows than these", _repair(dataset, stage, file))
-    if lines != dataset.rows:
-        raise StoreError(f"{file}: {lines:,} lines for {dataset.rows:,} rows: damaged", _repair(dataset, stage, file))
-    return True
-
-
-def _repair(dataset: Dataset, stage: str, file: Path) -> str:
-    command = COMMANDS.get(stage)
-    again = command.format(path=dataset.path) if command else "the command that made it"
-    return f"run again: {again} (or delete {file})"
-
-
-def _row_files(dataset: Dataset) -> list[Path]:
-    files = sorted((dataset.path.resolve() / "rows").glob("*.parquet"))  # as `data_files` names them: links are not followed
-    if not files:
-        raise StoreError(f"{dataset.path}: rows/ holds no Parquet file", "run the command that makes it again")
-    return files
-
-
-def _columns(file: Path, stage: str, dataset: Dataset | None = None) -> list[str]:
-    try:
-        names = list(pq.read_schema(file).names)
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{file}: not a whole Parquet file", _repair(dataset, stage, file) if dataset else None) from error
-    if "id" not in names and not stage.startswith("hits/"):
-        raise StoreError(f"{file}: no column id (columns: {', '.join(names)})", _repair(dataset, stage, file) if dataset else None)
-    return names
-
-
-def _count(file: Path) -> int:
-    return int(pq.read_metadata(file).num_rows)
-
-
-def _parquet(files: list[Path], options: str = "") -> str:
-    return f"read_parquet([{', '.join(literal(str(file)) for file in files)}]{options})"
-
-
 def _completed(files: list[Path], usual: pa.Schema, part: str) -> str:
     """What the files hold, and the usual columns that none of them has as NULL, so that a saved query works on every dataset."""
-    present = {name for file in files for name in _columns(file, part)}
+    present = {name for file in files for name in columns_in(file, part)}
     missing = [f"NULL::{sql_type(field.type)} AS {quoted(field.name)}" for field in usual if field.name not in present]
     if not files:
         return f"SELECT {', '.join(missing)} WHERE false"
-    return f"SELECT {', '.join(['*', *missing])} FROM {_parquet(files, ', union_by_name = true')}"
+    return f"SELECT {', '.join(['*', *missing])} FROM {parquet(files, ', union_by_name = true')}"
 
 
 def sql_type(kind: pa.DataType) -> str:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from small import chat, mix, sidecar, write_rows, write_signals
 
 from columnar.errors import StoreError
+from columnar.layout import AMBIGUOUS, exposed_names
 from columnar.store import open_dataset, write_table
-from columnar.view import AMBIGUOUS, connect, data_files, exposed_names, schema_names, stamp
+from columnar.view import connect, data_files, schema_names, stamp
 
 
 def ask(dirs: object, sql: str, names: list[str] | None = None) -> list[tuple]:
