@@ -21,7 +21,7 @@ from typing import Any
 
 from columnar.cli import emit, run, say, table
 from columnar.errors import ConfigError
-from training.run import Job, arguments, main_process, open_job
+from training.run import Job, arguments, failures, main_process, open_job
 from training.settings import Settings
 
 # what a loss does with the log-ratios of an answer's tokens
@@ -106,15 +106,16 @@ def train(job: Job) -> dict[str, Any]:
         return {}
     if main_process():
         say(f"learning rate {settings.learning_rate:g}, loss: {reduction}")
-    trainer = Tokenised(
-        model=job.model,
-        args=settings,
-        train_dataset=prepared.dataset,
-        eval_dataset=held_out.dataset if held_out.counts.kept else None,
-        processing_class=job.coder.tokenizer,
-        peft_config=job.peft(),
-        callbacks=job.callbacks(),
-    )
+    with failures(job):  # the reference is computed here
+        trainer = Tokenised(
+            model=job.model,
+            args=settings,
+            train_dataset=prepared.dataset,
+            eval_dataset=held_out.dataset if held_out.counts.kept else None,
+            processing_class=job.coder.tokenizer,
+            peft_config=job.peft(),
+            callbacks=job.callbacks(),
+        )
     report = policy_report(trainer.train_dataset, [job.model, Path(job.model).name, *job.settings.policy])
     if main_process():
         say(table(report))

@@ -154,7 +154,8 @@ class Job:
             StoreError: OUT holds another run.
         """
         known = self.out / "run.json"
-        if known.is_file() and json.loads(known.read_text(encoding="utf-8")).get("key") != self.key:
+        other = known.is_file() and json.loads(known.read_text(encoding="utf-8")).get("key") != self.key
+        if other and ((self.out / "manifest.json").is_file() or self.checkpoint()):
             raise StoreError(
                 f"{self.out}: holds a run with other data, another model or other settings", "choose another --out, or delete it"
             )
@@ -311,6 +312,8 @@ def failures(job: Job) -> Iterator[None]:
         raise
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
+        if isinstance(error, ValueError | NotImplementedError) and "/trl/" in _innermost(error):
+            raise ConfigError(f"{job.method}: {error}", "TRL refuses these settings; --traceback shows where") from error
         kept = job.checkpoint()
         after = (
             f"the run goes on from {kept.name} when the same command is given"
@@ -328,6 +331,14 @@ def failures(job: Job) -> Iterator[None]:
                 "lower per_device_train_batch_size (batch stays) or max_length, or use gradient_checkpointing=true, lora or FSDP",
             ) from error
         raise
+
+
+def _innermost(error: BaseException) -> str:
+    """The file in which an error was raised."""
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    return frames[-1].filename if frames else ""
 
 
 def _is_whole(checkpoint: Path) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from columnar import store
 from columnar.cli import emit, parser, run, say
-from columnar.errors import ConfigError
+from columnar.errors import ConfigError, StoreError
 from training.template import TEMPLATES
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ def make(directory: Path, out: Path, size: str = "tiny", seed: int = 0, template
 
     Raises:
         ConfigError: an unknown size or template.
+        StoreError: another model is there.
     """
     if size not in SIZES:
         raise ConfigError(f"unknown size {size!r}", "sizes: " + ", ".join(SIZES))
@@ -121,8 +122,10 @@ def make(directory: Path, out: Path, size: str = "tiny", seed: int = 0, template
     key = store.stage_key("tiny", 1, {"size": size, "seed": seed, "template": template}, dataset.content)
     identity = {"method": "tiny", "key": key, "size": size, "seed": seed, "template": template, "data": dataset.content}
     manifest = out / "manifest.json"
-    if manifest.is_file() and key in manifest.read_text(encoding="utf-8"):
-        return identity
+    if manifest.is_file():
+        if key in manifest.read_text(encoding="utf-8"):
+            return identity
+        raise StoreError(f"{out}: holds another model", "choose another --out, or delete it")
     tokenizer = make_tokenizer(texts(dataset), SIZES[size].vocabulary, template, SIZES[size].context)
     model = make_model(tokenizer, SIZES[size], seed)
     tokenizer.save_pretrained(out)
