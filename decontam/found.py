@@ -124,7 +124,10 @@ def _hits(lines: np.ndarray, texts: RowTexts, batch: pa.RecordBatch, index: Inde
     whole = (lines[:, match.RUN] == length) & (table.whole[unit] != match.NEVER)
     whole &= (table.whole[unit] != match.WHOLE_TURN) | (lines[:, match.TURN_TOKENS] == length)
     for i in np.flatnonzero(whole & ~covered & (table.whole[unit] == match.SENTENCE)):
-        stands = own_sentence(texts.frame["text"][int(lines[i, match.TEXT])], int(lines[i, match.START]), int(lines[i, match.END]))
+        last = index.member_token[index.member_at[unit[i]]] + length[i] - 1
+        tail = index.texts[int(unit[i])].as_py()[index.token_ends[last] :].rstrip()
+        text = texts.frame["text"][int(lines[i, match.TEXT])]
+        stands = own_sentence(text, int(lines[i, match.START]), int(lines[i, match.END]), tail)
         whole[i] = stands is not None
         lines[i, [match.START, match.END]] = stands or (0, 0)
     if rule.run_characters:
@@ -183,10 +186,15 @@ _BEFORE = re.compile(r"""(?:^|[\n.?!:;"“”„‘’«»。？！：；…()\[
 _AFTER = re.compile(r"""\s*(?:$|[\n.?!:;"“”»。？！：；…)\]}<*#|$`]|['’](?!\w))""")
 
 
-def own_sentence(text: str, start: int, end: int) -> tuple[int, int] | None:
-    """Where text[start:end], here or repeated elsewhere in the text, is a sentence or a line of its own."""
+def own_sentence(text: str, start: int, end: int, tail: str = "") -> tuple[int, int] | None:
+    """Where text[start:end], here or repeated elsewhere in the text, is a sentence or a line of its own.
+
+    Args:
+        tail: the symbols that the item ends with, which are no tokens ("then x =") and may follow.
+    """
     for place in itertools.chain([(start, end)], (m.span() for m in re.finditer(re.escape(text[start:end]), text))):
-        if _BEFORE.search(text[max(0, place[0] - 40) : place[0]]) and _AFTER.match(text, place[1]):
+        ends = [place[1], place[1] + len(tail)] if text.startswith(tail, place[1]) else [place[1]]
+        if _BEFORE.search(text[max(0, place[0] - 40) : place[0]]) and any(_AFTER.match(text, at) for at in ends):
             return place
     return None
 

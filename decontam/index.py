@@ -183,7 +183,7 @@ def _table(rule: Rule, tokens: np.ndarray, unit_at: np.ndarray, owner: np.ndarra
         hashes.append(grams[:count][inside])
     start, gram_hash = np.concatenate(starts), np.concatenate(hashes)
     slots = 1 << max(int(np.ceil(np.log2(max(len(start), 16) * 2))), 5)
-    keys, slot_gram, bloom = np.zeros(slots, np.uint64), np.full(slots, -1, np.int32), np.zeros(max(1 << 12, slots >> 4), np.uint64)
+    keys, slot_gram, bloom = np.zeros(slots, np.uint64), np.full(slots, -1, np.int32), np.zeros(max(1 << 12, slots >> 5), np.uint64)
     numbers = np.zeros(len(start), np.int32)
     count = match.fill_table(gram_hash, bloom, keys, slot_gram, numbers)
     gram_of = np.full(len(tokens), -1, np.int32)

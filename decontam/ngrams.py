@@ -205,7 +205,7 @@ def tokenise(data, start, end, fold, hashes, starts, ends):  # type: ignore[no-u
                 if others:
                     first = ((others & (~others + U(1))) >> U(7)) - U(1)  # all bits of the bytes before the first that is no letter
                     block = plain & first
-                    filled = np.int64(((first & LOW_BITS) * LOW_BITS) >> U(56))
+                    filled = np.int64(((first & LOW_BITS) * LOW_BITS) >> U(56))  # type: ignore[assignment]
                     i += filled
                     break
                 h = mix(h ^ plain)

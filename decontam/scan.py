@@ -256,9 +256,10 @@ def _command(args: argparse.Namespace) -> int:
             where = args.out or (args.input if dataset.path == Path(args.input) else None)
             seconds = time.monotonic() - started
             cli.say(
-                f"{dataset.rows:,} rows in {seconds:.1f} s" + (f"; evidence: {where}/hits/decontam.parquet" if where else "; nothing kept")
+                f"{dataset.rows:,} rows in {seconds:.1f} s"
+                + (f"; evidence: {where}/hits/decontam.parquet" if where else "; nothing kept (--out DIR keeps it)")
             )
-    return _verdict(report, wanted)
+    return _verdict(report, wanted, args.out or (args.input if dataset.path == Path(args.input) else None))
 
 
 def open_input(given: str, out: Path) -> Dataset:
@@ -272,13 +273,14 @@ def open_input(given: str, out: Path) -> Dataset:
     return open_dataset(out)
 
 
-def _verdict(report: dict[str, Any], wanted: DecontamConfig) -> int:
+def _verdict(report: dict[str, Any], wanted: DecontamConfig, where: str | None) -> int:
     """Raises `Contaminated` (exit code 4) when a benchmark of the kind that must not be hit was hit."""
     if wanted.fail_on:
         hit = [b for b in report["benchmarks"] if b["hit"] and wanted.fail_on in (b["policy"], "any")]
         if hit:
             named = ", ".join(f"{b['benchmark']} ({b['hit']} of {b['items']} items)" for b in hit)
-            raise Contaminated(f"--fail-on {wanted.fail_on}: {named}", "see hits/decontam.parquet for every place")
+            places = f"every place is in {where}/hits/decontam.parquet" if where else "give --out DIR to see every place"
+            raise Contaminated(f"--fail-on {wanted.fail_on}: {named}", places)
     return 0
 
 

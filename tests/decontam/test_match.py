@@ -149,3 +149,11 @@ def test_short_items_must_be_a_sentence_of_their_own(found: str, stands: bool) -
     assert (own_sentence(found, start, start + len("why is the desert sky blue")) is not None) == stands
     columns, _ = scan_batch(batch([chat(found, "x")]), build_index([benchmark(["Why is the desert sky blue?"])], PRESETS["caravan"]))
     assert columns.column("contaminated").to_pylist() == [stands]
+
+
+def test_symbols_that_a_short_item_ends_with_belong_to_it() -> None:
+    index = build_index([benchmark(["If 12x + 17 = 19, then x ="])], PRESETS["exact"])
+    columns, _ = scan_batch(
+        batch([chat(f"Solve. If 12x + 17 = 19, then x {rest}", "6", ident=rest) for rest in ("=", "=\n(A)", "is")]), index
+    )
+    assert columns.column("contaminated").to_pylist() == [True, True, False]
