@@ -45,8 +45,11 @@ def _metadata(identity: dict[str, Any], directory: Path) -> str:
     splits = sorted({p.name.split("-")[0] for p in (directory / "rows").glob("*.parquet")})
     rows = identity["rows"]
     licenses = sorted({i["license"] for i in identity["inputs"] if i.get("license")})
+    # `datasets` keeps what it once read of a local folder under the folder's last name and a hash of this block, and would go on giving
+    # that after a rebuild, or for another mix in a folder of that name: the rows' hash makes every content its own
+    files = {"config_name": "default", "description": f"rows {identity['rows_sha256'][:16]}"}
     data = {
-        "configs": [{"config_name": "default", "data_files": [{"split": s, "path": f"rows/{s}-*.parquet"} for s in splits]}],
+        "configs": [{**files, "data_files": [{"split": s, "path": f"rows/{s}-*.parquet"} for s in splits]}],
         "license": licenses or ["unknown"],
         "size_categories": [next((label for bound, label in SIZES if rows < bound), "n>10M")],
         "tags": ["caravan", *KIND_TAGS[identity["kind"]]],
