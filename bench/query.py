@@ -1,6 +1,6 @@
 """SQL over a large dataset directory: seconds for the questions a browser and a person ask, beside a join by id and polars.
 
-    python bench/query.py --rows 10000000 --work /tmp/bench-query [--json FILE]
+    python -m bench.query --rows 10000000 --work /tmp/bench-query [--json FILE]
 
 Makes a dataset of that many chat rows with four sidecars (reused when it is there already), then asks each question by each way in
 turn, `--times` times; the table shows the best wall and CPU seconds, files in the page cache. `view`: columnar.view, which lays row

@@ -1,6 +1,6 @@
 """Cost of the Self-Instruct novelty filter: ours beside the published scan (rouge_score) and a bit-parallel one (rapidfuzz).
 
-    python bench/rouge.py --pool 50000 --peer PEER/bin/python [--json FILE]
+    python -m bench.rouge --pool 50000 --peer PEER/bin/python [--json FILE]
 
 PEER is a virtual environment with `rouge-score` and `rapidfuzz`; it sees the same pool and candidates, and must decide the same.
 The published script calls rouge_score in a fresh process pool for every candidate; here it runs in one process, which is its total work.
