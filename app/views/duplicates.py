@@ -28,7 +28,8 @@ def show(page: Page) -> None:
         if not total:
             st.html('<p class="cv-note">The dataset was searched, and no row repeats another.</p>')
             return
-        st.caption(", ".join(f"{line['n']:,} {line['kind']}" for line in kinds) + f"; the dataset holds {page.data.dataset.rows:,} rows")
+        told = ", ".join(f"{line['n']:,} {line['kind']}" for line in kinds)
+        st.html(render.note(f"{told}; the dataset holds {page.data.dataset.rows:,} rows"))
         _matrix(page)
         _clusters(page)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import streamlit as st
 
-from app import db, shell, state
+from app import db, render, shell, state
 from app.running import Running
 from app.shell import Page
 from columnar.ask import plain
@@ -192,4 +192,4 @@ def _views(data: db.Data) -> None:
             FROM duckdb_columns() WHERE schema_name = 'main' AND NOT internal GROUP BY 1 ORDER BY 1"""
         st.dataframe(data.run(sql).rows, hide_index=True)
         if len(data.schemas) > 1:
-            st.caption(f"Those of both datasets: a.rows ({data.schemas[0]}), b.rows ({data.schemas[1]}), and so on.")
+            st.html(render.note(f"Those of both datasets: a.rows ({data.schemas[0]}), b.rows ({data.schemas[1]}), and so on."))
