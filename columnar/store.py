@@ -154,8 +154,11 @@ class RowWriter:
     Shards are whole or absent. Rows arrive as Arrow batches in their final order; the same rows give the same bytes.
     """
 
-    def __init__(self, directory: Path, schema: pa.Schema, prefix: str = "part", shard_rows: int = SHARD_ROWS) -> None:
+    def __init__(
+        self, directory: Path, schema: pa.Schema, prefix: str = "part", shard_rows: int = SHARD_ROWS, row_group: int = ROW_GROUP
+    ) -> None:
         self.directory, self.schema, self.prefix, self.shard_rows = directory, schema, prefix, shard_rows
+        self.row_group = row_group  # so many rows wait in memory: fewer for rows that are long
         self.rows = 0
         self.shard = 0
         self._name: str | None = None
@@ -176,8 +179,8 @@ class RowWriter:
         self.rows += batch.num_rows
         self._pending.append(batch)
         self._pending_rows += batch.num_rows
-        while self._pending_rows >= ROW_GROUP:
-            self._flush(ROW_GROUP)
+        while self._pending_rows >= self.row_group:
+            self._flush(self.row_group)
 
     def _flush(self, rows: int) -> None:
         table = pa.Table.from_batches(self._pending, self.schema)
@@ -190,7 +193,7 @@ class RowWriter:
             temporary = final.with_name(f".{final.name}.tmp")
             self._open = (temporary, table_writer(temporary, self.schema), 0)
         temporary, writer, written = self._open
-        writer.write_table(group, row_group_size=ROW_GROUP)
+        writer.write_table(group, row_group_size=self.row_group)
         written += group.num_rows
         self._open = (temporary, writer, written)
         if written >= self.shard_rows:

@@ -41,6 +41,7 @@ from generation.respond import Lost
 from generation.scores import apply
 
 CHUNK = 64  # rows at a time in the second pass
+WAITING = 1_000  # rows in memory until they are written: with all its answers a row may be a hundred kilobytes
 UNFINISHED = ("budget", "pending", "timeout", "failed")  # outcomes that another run may better
 LEDGER = pa.schema([(name, pa.string()) for name in ("id", "stage", "model", "what", "outcome", "reason")])
 
@@ -225,7 +226,7 @@ async def made_again(stage: Stage, replay: Client) -> AsyncIterator[Made]:
 
 
 async def _write(stage: Stage, replay: Client, out: Path) -> tuple[dict[str, Any], store.RowWriter]:
-    writer = store.RowWriter(out, schema_of(["candidates"]))
+    writer = store.RowWriter(out, schema_of(["candidates"]), row_group=WAITING)
     seen = rows = answers = passed = 0
     lost: Counter[str] = Counter()
     lost_rows = unfinished = 0
@@ -273,7 +274,7 @@ async def _write(stage: Stage, replay: Client, out: Path) -> tuple[dict[str, Any
                 answers += 1
                 models[candidate["model"]] += 1
                 outcomes[json.loads(candidate["params"] or "{}").get("outcome", "ok")] += 1
-            if len(pending) >= 1000 or len(said) >= 10_000:
+            if len(pending) >= CHUNK or len(said) >= 5 * WAITING:
                 flush()
         flush()
         writer.close()

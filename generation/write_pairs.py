@@ -32,7 +32,7 @@ def candidates_of(dataset: store.Dataset) -> Iterator[dict[str, Any]]:
     Raises:
         InputError: rows of another kind.
     """
-    for batch in store.read_batches(dataset, rows=500):
+    for batch in store.read_batches(dataset, rows=200):
         for row in batch.to_pylist():
             if row["kind"] != "candidates":
                 raise InputError(
@@ -50,7 +50,7 @@ def write_pairs(
     (out / "manifest.json").unlink(missing_ok=True)
     for part in ("rows", "cols", "hits"):
         shutil.rmtree(out / part, ignore_errors=True)
-    writer, report = store.RowWriter(out, schema_of([kind])), Report()
+    writer, report = store.RowWriter(out, schema_of([kind]), row_group=2_000), Report()
     pending: list[dict[str, Any]] = []
     with store.whole_file(out / "hits" / "unpaired.parquet") as at, store.table_writer(at, UNPAIRED) as unpaired:
         without: list[dict[str, Any]] = []
@@ -59,7 +59,7 @@ def write_pairs(
             pending += made
             if why:
                 without.append({"id": row["id"], "reason": why})
-            if len(pending) >= 1000:
+            if len(pending) >= 200:
                 writer.write(to_batch(pending, writer.schema))
                 pending = []
             if len(without) >= 10_000:
