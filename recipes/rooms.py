@@ -1,6 +1,7 @@
 """The rooms as a recipe uses them: each function runs one command of theirs, as a user would, and gives its figures.
 
     run = Rooms(config, out, base)          # base: the folder of the config file, where relative paths start
+    run.check(steps, [config.seeds], [config.sft])      # names, files, keys, servers: said before any work or money
     with run.open():
         run.generate("self_instruct", {...}, out / "prompts")
         run.mix({...}, out / "sft_mix")
@@ -16,7 +17,7 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +29,9 @@ from columnar.config import Config
 from columnar.errors import CaravanError, ConfigError
 from columnar.store import file_sha256, whole_file
 from generation.models import ModelConfig
+from recipes import preflight
 from recipes.serving import served
+from recipes.steps import Step, plan
 from recipes.world import data as world_data
 from recipes.world.exam import answers_of, marks
 from recipes.world.speakers import Critic, Speaker
@@ -108,6 +111,36 @@ class Rooms:
     def __init__(self, config: RecipeConfig, out: Path, base: Path) -> None:
         self.config, self.out, self.base = config, out.absolute(), base.absolute()
         self._url = ""
+
+    def check(self, steps: Sequence[Step], files: Iterable[str | None] = (), training: Iterable[Train] = (), live: bool = True) -> None:
+        """Say what cannot go well before anything is done.
+
+        Args:
+            steps: the models that they ask must be in the config; those of steps to be done must have a key and a server that answers.
+            files: entries of the config that will be read; None where there is none.
+            training: trainings whose config files will be read.
+            live: False for a plan, which needs no key, no server and no network.
+
+        Raises:
+            ConfigError: all problems, one a line.
+        """
+        from recipes.world.serve import dials
+
+        asked: dict[str, set[str]] = {}
+        for step in steps:
+            for name in step.asks:
+                asked.setdefault(name, set()).add(step.name)
+        dials(self.config.world.models)
+        entries = [self.path(e) for e in (*files, self.config.exam, *(t.config for t in training)) if e and not e.startswith("world:")]
+        for entry in (e for e in (*files, self.config.exam) if e and e.startswith("world:")):
+            self.path(entry)
+        found = preflight.of_names(asked, self.known()) + preflight.of_files(entries) + preflight.of_base(self.config.base)
+        found += preflight.of_tasks(self.config.tasks) + preflight.of_command(self.config.policy_server, live)
+        if live:
+            left = {line["step"] for line in plan(steps, self.out) if line["state"] != "done"}
+            found += [p for m in self.config.models if asked.get(m.name, set()) & left for p in preflight.of_model(m)]
+        if found:
+            raise ConfigError("before any work:\n" + "\n".join(f"  {problem}" for problem in found))
 
     @contextmanager
     def open(self) -> Iterator[None]:

@@ -48,6 +48,7 @@ class Step:
         after: the steps whose output it reads.
         settings: everything else that its output depends on.
         size: what the plan shows: rows, calls, dollars, gpu_hours, as far as they are known beforehand.
+        asks: the config's models that it talks to, for the check before the run.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Step:
     after: tuple[str, ...] = ()
     settings: Any = None
     size: Mapping[str, float | None] | None = None
+    asks: tuple[str, ...] = ()
 
 
 def keys(steps: Sequence[Step]) -> dict[str, str]:
