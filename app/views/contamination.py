@@ -25,9 +25,11 @@ WORST = """
     FROM hits_decontam AS h {join} WHERE {where} GROUP BY benchmark, item_id ORDER BY rows DESC, coverage DESC, item
 """
 EVIDENCE = """
-    SELECT id, any_value(field) AS field, round(max(coverage_item), 3) AS coverage, max(longest_run) AS longest_run, any_value(rule) AS rule
-    FROM hits_decontam WHERE benchmark = $benchmark AND item_id = $item GROUP BY id ORDER BY coverage DESC, id LIMIT 500
+    SELECT h.id, round(max(coverage_item), 3) AS coverage, max(longest_run) AS longest_run, any_value(rule) AS rule
+    FROM hits_decontam AS h {join} WHERE benchmark = $benchmark AND item_id = $item AND {where}
+    GROUP BY h.id ORDER BY coverage DESC, h.id LIMIT 500
 """
+SOURCE = "JOIN (SELECT id, source FROM text UNION SELECT id, source FROM dropped) AS r ON r.id = h.id"
 BETWEEN = " → "
 BEFORE = 1_000  # characters shown before the first run of a very long text
 
@@ -42,7 +44,8 @@ def show(page: Page) -> None:
         counted = page.data.run("SELECT count(DISTINCT id) AS rows, count(DISTINCT (benchmark, item_id)) AS items FROM hits_decontam").rows[
             0
         ]
-        st.title(f"{counted['rows']:,} rows share text with {counted['items']:,} benchmark items")
+        rows, items = counted["rows"], counted["items"]
+        st.title(f"{rows:,} row{'s' * (rows != 1)} with the text of {items:,} benchmark item{'s' * (items != 1)}")
         report = read_report(page)
         _matrix(page, report)
         _blind(report)
@@ -121,8 +124,8 @@ def _items(page: Page) -> None:
     chosen = _between(page)
     join, where, params = "", "true", {}
     if chosen:
-        join = "JOIN (SELECT id, source FROM text UNION SELECT id, source FROM dropped) AS r ON r.id = h.id"
-        where, params = "r.source = $source AND benchmark = $benchmark", {"source": chosen[0], "benchmark": chosen[1]}
+        join, where = SOURCE, "r.source = $source AND benchmark = $benchmark"
+        params = {"source": chosen[0], "benchmark": chosen[1]}
         st.button(
             "All sources and benchmarks",
             icon=":material/close:",
@@ -147,7 +150,10 @@ def _beginnings(page: Page, items: list[str]) -> dict[str, str]:
 
 def _evidence(page: Page, benchmark: str, item: str) -> None:
     """An item beside the rows that hold it."""
-    found = page.data.run(EVIDENCE, {"benchmark": benchmark, "item": item}).rows
+    chosen = _between(page)
+    params = {"benchmark": benchmark, "item": item, **({"source": chosen[0]} if chosen else {})}
+    sql = EVIDENCE.format(join=SOURCE if chosen else "", where="r.source = $source" if chosen else "true")
+    found = page.data.run(sql, params).rows
     if not found:
         shell.problem(f"No row holds an item {item} of {benchmark}.", "Choose an item in the list.")
         return

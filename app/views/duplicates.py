@@ -24,7 +24,7 @@ def show(page: Page) -> None:
     with shell.guarded():
         kinds = page.data.run(KINDS).rows
         total = sum(line["n"] for line in kinds)
-        st.title(f"{total:,} duplicates")
+        st.title(f"{total:,} duplicate{'s' * (total != 1)}")
         if not total:
             st.html('<p class="cv-note">The dataset was searched, and no row repeats another.</p>')
             return

@@ -57,7 +57,7 @@ def _lints(page: Page, where: state.Condition) -> tuple[list[lints.Finding], int
     answer = page.data.run(sql, where.params, timeout=120)
     found = lints.findings(counted, answer.rows[0])
     total = int(answer.rows[0]["pairs"])
-    st.title(f"{total:,} pairs" + (" under the filter" if page.state.filtered else ""))
+    st.title(f"{total:,} pair{'s' * (total != 1)}" + (" under the filter" if page.state.filtered else ""))
     shown = {one.lint.key: _label(one) for one in found if one.of}
     st.session_state["pairs.lint"] = page.state.choice("lint") if page.state.choice("lint") in shown else None
     st.pills(
