@@ -31,7 +31,7 @@ TIMEOUT = 30.0  # seconds
 MAX_ROWS = 1_000
 KEPT_ANSWERS = 512
 KEPT_BYTES = 64 << 20
-MEMORY = "512MiB"  # what DuckDB may hold; more goes to temporary files
+MEMORY = "256MiB"  # what DuckDB may hold; more goes to temporary files
 OPEN = 4  # datasets held open at once
 WRITTEN = ("flags.jsonl", "rejects.jsonl")  # read anew by every question: a change needs no new connection
 

@@ -188,13 +188,11 @@ class Histogram:
 def histogram(data: Data, state: State, column: str, bins: int = 24) -> Histogram | None:
     """A column's values under all filters but the one on it, over the range it has in the whole part; None without any value."""
     name = quoted(column)
-    everything = State(part=state.part)
-    span = f"SELECT min({name})::DOUBLE AS low, max({name})::DOUBLE AS high FROM {_source(data, everything, [column])}"
-    ends = data.run(f"{span} WHERE isfinite({name}::DOUBLE)").rows[0]
-    if ends["low"] is None:
+    ends = _span(data, state, column)
+    if ends is None:
         return None
     whole = "INT" in data.columns[view(state)][column]
-    edges = nice_edges(ends["low"], ends["high"], whole, bins)
+    edges = nice_edges(*ends, whole, bins)
     where = limits(data, state, without=column)
     # whole numbers repeat, so that counting each is cheap; others are counted by step
     step = 1.0 if whole else edges[1] - edges[0]
@@ -208,6 +206,17 @@ def histogram(data: Data, state: State, column: str, bins: int = 24) -> Histogra
             at = bisect.bisect_right(edges, row["value"]) - 1 if whole else int(row["value"])
             counts[min(max(at, 0), len(counts) - 1)] += int(row["n"])
     return Histogram(edges, counts, missing)
+
+
+def _span(data: Data, state: State, column: str) -> tuple[float, float] | None:
+    """The least and the greatest value of a column in the whole part."""
+    stated = data.layout.bounds(column) if state.part == "kept" else None
+    if stated is not None and all(map(math.isfinite, stated)):
+        return stated
+    name = quoted(column)
+    sql = f"SELECT min({name})::DOUBLE AS low, max({name})::DOUBLE AS high FROM {view(state)} WHERE isfinite({name}::DOUBLE)"
+    ends = data.run(sql).rows[0]
+    return (ends["low"], ends["high"]) if ends["low"] is not None else None
 
 
 def nice_edges(low: float, high: float, whole: bool, bins: int = 24) -> list[float]:

@@ -83,6 +83,26 @@ class Layout:
                 table |= {columns[column]: values for column, values in found.items()}
         return pa.table({name: table[name] for name in wanted}) if set(wanted) <= set(table) else None
 
+    def bounds(self, name: str) -> tuple[float, float] | None:
+        """The least and greatest number in a column, as the footers of its files state; None when they do not."""
+        files, column = list(self.files), name
+        for side in self.sidecars:
+            if name in side.names.values():
+                files, column = [side.file], next(own for own, shown in side.names.items() if shown == name)
+        ends: list[float] = []
+        for file in files:
+            footer = pq.read_metadata(file)
+            places = [i for i in range(footer.num_columns) if footer.schema.column(i).path == column]
+            for group in range(footer.num_row_groups if places else 0):
+                chunk = footer.row_group(group).column(places[0])
+                said = chunk.statistics
+                if said is None or not said.has_min_max:
+                    if said is not None and said.has_null_count and said.null_count == chunk.num_values:
+                        continue  # nothing but nulls
+                    return None
+                ends += [said.min, said.max]
+        return (float(min(ends)), float(max(ends))) if ends else None
+
 
 def _rows_at(files: Sequence[Path], start: int, count: int, columns: list[str]) -> dict[str, pa.ChunkedArray]:
     parts, before = [], 0

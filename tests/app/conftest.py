@@ -1,4 +1,4 @@
-"""The app as a user starts it, on small and hostile datasets, and a Chromium that fails a test when a page logs an error or asks outside."""
+"""The app as a user starts it, on small and hostile datasets, and a Chromium that fails a test when a page logs an error or asks out."""
 
 from __future__ import annotations
 
