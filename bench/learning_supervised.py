@@ -66,7 +66,8 @@ def marker_logp(model: Path, role: str) -> float:
 
     tokenizer: Any = AutoTokenizer.from_pretrained(model)
     loaded = AutoModelForCausalLM.from_pretrained(model).eval()
-    before, after = f"<|im_start|>{role}\n", MARKER
+    asked = "<|im_start|>user\nred old blue<|im_end|>\n" if role == "assistant" else ""
+    before, after = f"{asked}<|im_start|>{role}\n", MARKER
     head, ids = (tokenizer.encode(text, add_special_tokens=False) for text in (before, before + after))
     with torch.no_grad():
         logp = torch.log_softmax(loaded(torch.tensor([ids])).logits[0].float(), -1)

@@ -13,7 +13,7 @@ from typing import Any
 
 from columnar.cli import emit, run, say
 from columnar.errors import ConfigError
-from training.run import Job, arguments, main_process, open_job
+from training.run import Job, arguments, failures, main_process, open_job
 from training.settings import Settings
 from training.template import load_tokenizer
 
@@ -50,15 +50,16 @@ def train(job: Job, teacher: str) -> dict[str, Any]:
         return {}
     if main_process():
         say(f"learning rate {settings.learning_rate:g}, loss: {reduction}")
-    trainer = DistillationTrainer(
-        model=job.model,
-        teacher_model=teacher,
-        args=settings,
-        train_dataset=prepared.dataset.select_columns(["prompt"]),
-        processing_class=job.coder.tokenizer,
-        peft_config=job.peft(),
-        callbacks=job.callbacks(),
-    )
+    with failures(job):
+        trainer = DistillationTrainer(
+            model=job.model,
+            teacher_model=teacher,
+            args=settings,
+            train_dataset=prepared.dataset.select_columns(["prompt"]),
+            processing_class=job.coder.tokenizer,
+            peft_config=job.peft(),
+            callbacks=job.callbacks(),
+        )
     metrics = job.train(trainer)
     return job.finish(reduction, {"train": vars(prepared.counts), "teacher": teacher}, metrics)
 

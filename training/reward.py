@@ -20,7 +20,7 @@ from columnar.cli import emit, run, say, table
 from columnar.config import Config
 from columnar.errors import ConfigError, InputError
 from training import data
-from training.run import Job, arguments, main_process, open_job
+from training.run import Job, arguments, failures, main_process, open_job
 from training.settings import Settings
 
 STRENGTHS = ("significantly", "better", "slightly", "negligibly")
@@ -121,15 +121,16 @@ def train(job: Job) -> dict[str, Any]:
         return {}
     if main_process():
         say(f"learning rate {settings.learning_rate:g}, loss: {reduction}")
-    trainer = RewardTrainer(
-        model=job.model,
-        args=settings,
-        train_dataset=columns,
-        eval_dataset=tested.remove_columns("strength") if tested else None,
-        processing_class=job.coder.tokenizer,
-        peft_config=job.peft("SEQ_CLS"),
-        callbacks=job.callbacks(),
-    )
+    with failures(job):
+        trainer = RewardTrainer(
+            model=job.model,
+            args=settings,
+            train_dataset=columns,
+            eval_dataset=tested.remove_columns("strength") if tested else None,
+            processing_class=job.coder.tokenizer,
+            peft_config=job.peft("SEQ_CLS"),
+            callbacks=job.callbacks(),
+        )
     metrics = job.train(trainer)
     counts: dict[str, Any] = {"train": vars(prepared.counts), "validation": vars(held_out.counts)}
     if tested:

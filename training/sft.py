@@ -14,7 +14,7 @@ import sys
 from typing import Any, Literal
 
 from columnar.cli import emit, run, say
-from training.run import Job, Settings, arguments, main_process, open_job
+from training.run import Job, Settings, arguments, failures, main_process, open_job
 
 REDUCTIONS = {
     "mean": "mean over the learnt tokens of a step",
@@ -46,15 +46,16 @@ def train(job: Job) -> dict[str, Any]:
         return {}
     if main_process():
         say(f"learning rate {settings.learning_rate:g}, loss: {reduction}")
-    trainer = _trainer(job.settings.loss_reduction)(
-        model=job.model,
-        args=settings,
-        train_dataset=prepared.dataset,
-        eval_dataset=held_out.dataset if held_out.counts.kept else None,
-        processing_class=job.coder.tokenizer,
-        peft_config=job.peft(),
-        callbacks=job.callbacks(),
-    )
+    with failures(job):
+        trainer = _trainer(job.settings.loss_reduction)(
+            model=job.model,
+            args=settings,
+            train_dataset=prepared.dataset,
+            eval_dataset=held_out.dataset if held_out.counts.kept else None,
+            processing_class=job.coder.tokenizer,
+            peft_config=job.peft(),
+            callbacks=job.callbacks(),
+        )
     metrics = job.train(trainer)
     return job.finish(reduction, {"train": vars(prepared.counts), "validation": vars(held_out.counts)}, metrics)
 

@@ -118,12 +118,13 @@ def _own(tokenizer: PreTrainedTokenizerBase, notes: list[str]) -> str:
     if isinstance(own, dict):
         own = own["default"]
     if not has_generation_markers(own):
-        own = get_training_chat_template(tokenizer)
-        if own is None or not has_generation_markers(own):
+        try:
+            own = get_training_chat_template(tokenizer) or own
+        except ValueError as error:
             raise ConfigError(
                 "the chat template does not mark what the assistant wrote, so nobody could say which tokens to learn",
                 "put {% generation %} and {% endgeneration %} around it (the end of the answer inside), or use template=tulu or chatml",
-            )
+            ) from error
         notes.append("chat template: the tokenizer's own, with generation marks by TRL")
     if not is_chat_template_stop_token_trained(tokenizer, own):
         notes.append("warning: the template leaves the end of an answer outside its generation marks: the model will not learn to stop")
