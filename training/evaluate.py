@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from generation.wire import Reply
 
 VERSION = 1
+ANSWERED = ("ok", "truncated", "empty", "refused")  # outcomes that are answers
 
 
 class Answered(NamedTuple):
@@ -64,7 +65,7 @@ async def ask(client: Client, name: str, task: Task, items: list[Item]) -> list[
     from generation.wire import Request
 
     decoding = task.decoding
-    params = {"temperature": decoding.temperature, "max_tokens": decoding.max_tokens, "seed": decoding.seed}
+    params: dict[str, Any] = {"temperature": decoding.temperature, "max_tokens": decoding.max_tokens, "seed": decoding.seed}
     params |= {"top_p": decoding.top_p} if decoding.top_p is not None else {}
     params |= {"stop": decoding.stop} if decoding.stop else {}
     out: list[list[Reply]] = [[] for _ in items]
@@ -88,7 +89,7 @@ def judge(items: list[Item], replies: list[list[Reply]], own: dict[str, str], pr
     verdicts: list[dict[str, list[Verdict | None]]] = [{} for _ in items]
     for reading in items[0].checks:
         rows = [{**item.checks[reading], "id": str(i)} for i, item in enumerate(items)]
-        came = [[r.content if r.outcome in ("ok", "truncated", "empty", "refused") else None for r in said] for said in replies]
+        came = [[r.content if r.outcome in ANSWERED else None for r in said] for said in replies]
         given = {str(i): [text for text in said if text is not None] for i, said in enumerate(came)}
         for i, (_, found) in enumerate(judge_batch(rows, given, own, processes)):
             left = iter(found)
@@ -146,6 +147,7 @@ def summary(task: Task, answered: list[Answered], dirty: set[str] | None) -> dic
         "items": len(answered),
         "unanswered": sum(v is None for v in verdicts),
         "unverified": sum(v is not None and bool(v.error) for v in verdicts),
+        "reasons": sorted({r.reason for a in answered for r in a.replies if r.outcome not in ANSWERED})[:5],
         "truncated": sum(r.outcome == "truncated" for a in answered for r in a.replies),
         "tokens_per_answer": fmean(r.completion_tokens for a in answered for r in a.replies) if answered else 0.0,
     }
@@ -172,9 +174,9 @@ def main(args: argparse.Namespace) -> int:
         cli.emit(rows) if args.json else print(cli.table(rows))
         return 0
     if args.compare:
-        return _compare(*args.compare, as_json=args.json)
+        return _compare(args.compare[0], args.compare[1], args.json)
     if args.band:
-        return _band(args.band, as_json=args.json)
+        return _band(args.band, args.json)
     if args.olmes:
         from training.results import write_olmes
 
@@ -189,8 +191,9 @@ def main(args: argparse.Namespace) -> int:
     cli.emit(done) if args.json else print(cli.table(lines))
     lost = sum(identity["scores"]["unanswered"] for identity in done)
     if lost:
+        why = next((text for identity in done for text in identity["scores"]["reasons"]), "")
         raise CaravanError(
-            f"{lost:,} answers never came: they are left out of the scores", "run the same command again: only those are asked"
+            f"{lost:,} answers never came and are left out of the scores: {why}", "run the same command again: only those are asked"
         )
     return 0
 

@@ -59,16 +59,15 @@ class Local:
         from training.template import load_tokenizer
 
         quiet()
-        self.tokenizer = load_tokenizer(path)
+        self.tokenizer: Any = load_tokenizer(path)
         if not self.tokenizer.chat_template:
             raise ConfigError(f"{path}: the tokenizer has no chat template", "train it with one (template: tulu), or serve it elsewhere")
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         gpu = torch.cuda.is_available()
         try:
-            self.model = (
-                AutoModelForCausalLM.from_pretrained(path, dtype="auto" if gpu else torch.float32).to("cuda" if gpu else "cpu").eval()
-            )
+            loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype="auto" if gpu else torch.float32)
+            self.model = loaded.to("cuda" if gpu else "cpu").eval()
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: not a model that transformers can load ({error})") from error
         if not gpu and max_parameters(path) < 20_000_000:

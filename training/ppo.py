@@ -186,7 +186,7 @@ class Ppo:
                         made.reference[part] = self._logprobs(policy, made, part) * mask[part]
         return made
 
-    def _inputs(self, rollout: Rollout, part: slice | Tensor) -> dict[str, Tensor]:
+    def _inputs(self, rollout: Rollout, part: slice | Tensor) -> dict[str, Any]:
         attention = rollout.attention[part]
         positions = (attention.cumsum(1) - 1).clamp(min=0)  # padding on the left must not shift them
         return {"input_ids": rollout.ids[part], "attention_mask": attention, "position_ids": positions, "use_cache": False}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,7 +142,7 @@ def read_scores(directory: Path) -> tuple[dict[str, float], dict[str, Any]]:
 def write_olmes(directory: Path, out: Path, number: int = 0) -> list[Path]:
     """The result in the files that OLMES writes for a task: task-NNN-NAME-{metrics.json, predictions.jsonl, requests.jsonl}."""
     scores, identity = read_scores(directory)
-    task, name = identity["task"], identity["task"]["name"].replace("::", "_")
+    task, name = identity["task"], re.sub(r"[^A-Za-z0-9.-]+", "_", identity["task"]["name"])
     stem = f"task-{number:03d}-{name}"
     rows = [row for batch in store.read_batches(store.open_dataset(directory)) for row in batch.to_pylist()]
     metrics = {metric: found["value"] for metric, found in identity["scores"]["metrics"].items()}

@@ -74,3 +74,24 @@ def model(tmp_path_factory: pytest.TempPathFactory, colours: Dataset) -> Path:
     out = tmp_path_factory.mktemp("model") / "tiny"
     tiny.make(colours.path, out)
     return out
+
+
+@pytest.fixture(scope="session")
+def sums(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy task with numbers up to 3: 12 sums to train on, 4 held out."""
+    from training import arithmetic
+
+    out = tmp_path_factory.mktemp("sums")
+    arithmetic.make(out, largest=3, copies=20, right=0.5)
+    return out
+
+
+@pytest.fixture(scope="session")
+def start(sums: Path) -> Path:
+    """A tiny model that answers sums, often wrongly."""
+    from running import command
+
+    from training import sft
+
+    more = {"max_steps": 40, "per_device_train_batch_size": 32, "learning_rate": 5e-3, "save_steps": 1000}
+    return command(sft, sums / "sft", "tiny", sums / "start", **more)

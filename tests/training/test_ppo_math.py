@@ -8,9 +8,11 @@ import statistics
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
-from training import ppo_math as ppo  # noqa: E402
+import torch
+
+from training import ppo_math as ppo
 
 LENGTHS = [1, 3, 7, 5]
 WIDTH = 7
