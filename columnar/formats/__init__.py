@@ -12,6 +12,7 @@ SHAPES: tuple[Shape, ...] = (
     ours.ROWS,
     trees.OASST,
     trees.OASST_PAIRS,
+    trees.OASST_RANKED,
     pairs.CHOSEN_REJECTED,
     candidates.UNPAIRED,
     comparisons.COMPARISON,

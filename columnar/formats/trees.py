@@ -1,9 +1,11 @@
-"""OpenAssistant message trees: the best-ranked path as a conversation (`oasst`), or ranked siblings as pairs (`oasst_pairs`).
+"""OpenAssistant message trees: the best-ranked path as a conversation (`oasst`), ranked siblings as pairs (`oasst_pairs`), or the first
+question with its ranked replies (`oasst_ranked`).
 
     {"message_tree_id": "…", "prompt": {"text": "Hi", "role": "prompter", "replies": [{"text": "Hello", "rank": 0, "replies": []}, …]}}
 
 The path goes down from the root and takes the reply of lowest rank (unranked ones last, then the order of the file); deleted replies
 are passed over; it ends with the assistant. A pair is the best and the worst of the ranked assistant replies to one message.
+Ranked replies are candidates whose score is minus their rank, as Self-Rewarding (arXiv 2401.10020) uses them.
 The whole tree stays in `meta` (of the first row), so no branch is lost.
 """
 
@@ -97,5 +99,16 @@ def _ranked(node: Node, before: list[dict[str, Any]], path: str) -> Iterator[Dra
         yield from _ranked(reply, thread, f"{path}.replies[{at}]")
 
 
+def _first_turn(record: Record) -> list[Draft]:
+    field, root = _root(record)
+    found = [(f"{field}.replies[{at}]", reply) for at, reply in _replies(root) if _rank(reply) is not None]
+    replies = [(_message(reply, path), _rank(reply) or 0.0) for path, reply in found]
+    ranked = [{"content": message["content"], "score": 0.0 - rank} for message, rank in replies if message["role"] == "assistant"]
+    if not ranked:
+        raise Bad(f"{field}.replies", "no ranked reply of the assistant", "at least one")
+    return [{"kind": "candidates", "prompt": [_message(root, field)], "candidates": ranked, "meta": {**record, "lang": root.get("lang")}}]
+
+
 OASST = Shape("oasst", ("sft",), _match, _best_path)
 OASST_PAIRS = Shape("oasst_pairs", ("pair",), lambda fields, samples: None, _pairs)
+OASST_RANKED = Shape("oasst_ranked", ("candidates",), lambda fields, samples: None, _first_turn)

@@ -114,6 +114,8 @@ def test_oasst_takes_the_best_path_and_the_ranked_pairs() -> None:
     assert one(record, "oasst")["messages"] == talk([("q", "best"), ("and?", "end")])
     pair = one(record, "oasst_pairs")
     assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == ("best", "worst")
+    ranked = one(record, "oasst_ranked")
+    assert [(c["content"], c["score"]) for c in ranked["candidates"]] == [("best", 0.0), ("worse", -1.0), ("worst", -2.0)]
 
 
 def test_own_rows_keep_their_identity() -> None:
@@ -141,6 +143,7 @@ def _samples() -> list[tuple[str, dict[str, Any]]]:
         ("rows", {"id": "0" * 16, "hash": "h", "kind": "sft", "source": "s", "origin": origin, "messages": m, "meta": "{}"}),
         ("oasst", {"message_tree_id": "t", "prompt": tree}),
         ("oasst_pairs", {"message_tree_id": "t", "prompt": tree}),
+        ("oasst_ranked", {"message_tree_id": "t", "prompt": tree}),
         ("chosen_rejected", {"prompt": "a", "chosen": m, "rejected": m, "score_chosen": 1, "metadata": {"score_rejected": 2}}),
         ("unpaired", {"prompt": "a", "completion": "b", "label": True}),
         ("comparison", {"instruction": "a", "input": "b", "output_1": "c", "output_2": "d", "label": 1, "model_a": "x", "model_b": "y"}),
@@ -171,7 +174,7 @@ def _samples() -> list[tuple[str, dict[str, Any]]]:
 def test_every_shape_has_a_sample_here() -> None:
     assert [name for name, _ in _samples()] == NAMES == [shape.name for shape in SHAPES]
     for name, record in _samples():
-        if name not in ("oasst_pairs",):
+        if name not in ("oasst_pairs", "oasst_ranked"):
             assert detect([record])[0] == name
 
 
