@@ -25,8 +25,10 @@ def card(identity: dict[str, Any]) -> str:
     """The text."""
     kind, stage = identity["kind"], identity["stage"]["name"]
     licenses = sorted({str(i["license"]) for i in identity["inputs"] if i.get("license")})
+    files = {"config_name": "default", "description": f"ids {identity['ids_sha256'][:16]}, rows {identity['rows_sha256'][:16]}"}
     about: dict[str, Any] = {
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "rows/*.parquet"}]}],
+        # with the rows' hash, since `datasets` would else go on giving what it once read in a folder of that name (see curation/card.py)
+        "configs": [{**files, "data_files": [{"split": "train", "path": "rows/*.parquet"}]}],
         **({"license": licenses} if licenses else {}),
         "tags": ["caravan", "synthetic", *TAGS[kind]],
     }
