@@ -106,7 +106,9 @@ def _first_turn(record: Record) -> list[Draft]:
     ranked = [{"content": message["content"], "score": 0.0 - rank} for message, rank in replies if message["role"] == "assistant"]
     if not ranked:
         raise Bad(f"{field}.replies", "no ranked reply of the assistant", "at least one")
-    return [{"kind": "candidates", "prompt": [_message(root, field)], "candidates": ranked, "meta": {**record, "lang": root.get("lang")}}]
+    lang = root.get("lang")  # to choose by: a rule can say meta->>'lang' = 'en'
+    meta = {**record, "lang": lang} if isinstance(lang, str) else dict(record)
+    return [{"kind": "candidates", "prompt": [_message(root, field)], "candidates": ranked, "meta": meta}]
 
 
 OASST = Shape("oasst", ("sft",), _match, _best_path)
