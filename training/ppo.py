@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import math
+import os
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -362,8 +363,9 @@ def _check(config: PpoSettings) -> None:
         raise ConfigError(f"reward_by: {config.reward_by} needs a reward model", "set reward.reward_model=DIR (python -m training.reward)")
     if config.reward_by == "llama2" and not config.safety_model:
         raise ConfigError("reward_by: llama2 needs safety_model, a reward model that scores safety")
-    if not config.batch or config.batch % config.mini_batches:
-        raise ConfigError(f"batch {config.batch}: expected a multiple of mini_batches ({config.mini_batches})")
+    parts = config.mini_batches * int(os.environ.get("WORLD_SIZE", "1"))
+    if not config.batch or config.batch % parts:
+        raise ConfigError(f"batch {config.batch}: expected a multiple of mini_batches times processes ({parts})")
 
 
 def _plan(job: Job, counts: dict[str, Any], reduction: str, steps: int) -> dict[str, Any]:
@@ -371,15 +373,9 @@ def _plan(job: Job, counts: dict[str, Any], reduction: str, steps: int) -> dict[
     from training.plan import plan
 
     config = job.settings
-    told = SimpleNamespace(
-        per_device_train_batch_size=config.per_device_train_batch_size,
-        gradient_accumulation_steps=max(1, config.batch // config.per_device_train_batch_size),
-        max_steps=steps,
-        num_train_epochs=config.num_train_epochs,
-        learning_rate=config.learning_rate,
-        gradient_checkpointing=bool(config.gradient_checkpointing),
-        bf16=bool(config.bf16),
-    )
+    accumulated = max(1, config.batch // config.per_device_train_batch_size)
+    known = {"gradient_checkpointing": bool(config.gradient_checkpointing), "bf16": bool(config.bf16), "max_steps": steps}
+    told = SimpleNamespace(**{**config.model_dump(), **known, "gradient_accumulation_steps": accumulated})
     return plan(job, told, Counts(**counts["train"]), reduction, copies=3)
 
 

@@ -130,10 +130,16 @@ def train(job: Job) -> dict[str, Any]:
     verifier = Verifier(job.settings.reward)
     start = int(job.checkpoint().name.rpartition("-")[2]) if job.checkpoint() else 0  # type: ignore[union-attr]
     kept = samples.Samples(job.out, job.settings.samples_every if main_process() else 0, start=start)
+    held_out = set(dev["id"]) if dev is not None else set()
     ends: set[int] = {job.coder.tokenizer.eos_token_id}
+
+    def keep(step: int, rows: list[dict[str, Any]], *more: Any) -> None:
+        if rows[0]["id"] not in held_out:
+            kept.keep(step, rows, *more)
+
     trainer = trainer_class(
         model=job.model,
-        reward_funcs=[reward_function(verifier, ends, kept.keep)],
+        reward_funcs=[reward_function(verifier, ends, keep)],
         args=settings,
         train_dataset=prompts,
         eval_dataset=dev,
