@@ -60,7 +60,8 @@ class Measure:
         return (self.above is None or low > self.above) and (self.below is None or high < self.below)
 
     def line(self) -> dict[str, Any]:
-        bound = f"> {self.above:g}" if self.above is not None else f"< {self.below:g}" if self.below is not None else None
+        bounds = [f"> {self.above:g}"] * (self.above is not None) + [f"< {self.below:g}"] * (self.below is not None)
+        bound = ", ".join(bounds) or None
         interval = f"{self.mean - self.half_width:.3g} to {self.mean + self.half_width:.3g}"
         return {
             "part": self.part,
@@ -159,16 +160,9 @@ def plot(measures: list[Measure], folder: Path) -> None:
 
 def parts() -> dict[str, Part]:
     """Every part by name."""
-    from bench import learning_preferences, learning_supervised, learning_throughput
+    from bench import learning_preferences, learning_reinforced, learning_supervised, learning_throughput
 
-    found: dict[str, Part] = {**learning_supervised.PARTS, **learning_preferences.PARTS}
-    try:
-        from bench import learning_reinforced
-    except ImportError:
-        pass
-    else:
-        found |= learning_reinforced.PARTS
-    return found | learning_throughput.PARTS
+    return {**learning_supervised.PARTS, **learning_preferences.PARTS, **learning_reinforced.PARTS, **learning_throughput.PARTS}
 
 
 def main() -> int:

@@ -42,6 +42,14 @@ INSTEAD = {
 }
 
 
+NEEDED = {
+    "sft": ("kind", "messages"),
+    "pair": ("kind", "prompt", "chosen", "rejected"),
+    "candidates": ("kind", "prompt", "candidates"),
+    "prompt": ("kind", "prompt"),
+}
+
+
 @dataclass(frozen=True)
 class Prepared:
     """Columns for a trainer, and what was counted on the way."""
@@ -66,12 +74,16 @@ def check_kind(dataset: store.Dataset, purpose: str) -> str:
     """The dataset's kind.
 
     Raises:
-        InputError: rows of this kind cannot be trained on so.
+        InputError: rows of this kind cannot be trained on so, or a column is missing.
     """
     kind = dataset.manifest["identity"].get("kind")
     if kind not in KINDS[purpose]:
         hint = INSTEAD.get((purpose, str(kind)))
         raise InputError(f"{dataset.path}: its rows are of kind {kind!r}, expected {' or '.join(KINDS[purpose])}", hint)
+    for file in dataset.row_files:
+        missing = set(NEEDED[str(kind)]) - set(pq.read_schema(file).names)
+        if missing:
+            raise InputError(f"{file}: no column {', '.join(sorted(missing))}", "the dataset was changed by hand: build it again")
     return str(kind)
 
 
@@ -120,6 +132,8 @@ def _write(dataset: store.Dataset, split: str, purpose: str, coder: Coder, path:
         writer = stack.enter_context(pa.ipc.new_stream(sink, SCHEMAS[purpose]))
         bar = stack.enter_context(cli.Progress(f"tokens of {split}", total=total))
         for rows in rows_of(dataset, split):
+            if limit is not None and counts.rows >= limit:
+                break
             if keep is not None:
                 rows = [row for row in rows if row["id"] in keep]
             rows = rows[: None if limit is None else max(0, limit - counts.rows)]

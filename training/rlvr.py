@@ -1,7 +1,7 @@
 """Reinforcement learning with verifiable rewards, by TRL's GRPO or RLOO: sample answers, verify them, make the better ones likelier.
 
     python -m training.rlvr out/sums/prompts --model out/sft --out out/rlvr --set max_steps=200
-    python -m training.rlvr out/rlvr_mix --model out/dpo --out out/rlvr --config recipes/training/tulu3_8b_rlvr.yaml --dry-run
+    python -m training.rlvr out/rlvr_mix --model out/dpo --out out/rlvr --config recipes/training/tulu3_1_8b_grpo.yaml --dry-run
 
 Rows of kind `prompt` name their verifiers; one run may mix as many as there are. `dev` prompts are held out: the checkpoint that does
 best on them is the model that is kept. OUT/samples is a dataset directory of answers to look at (`python -m app OUT/samples`), and

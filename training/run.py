@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -219,6 +220,10 @@ def open_job(args: argparse.Namespace, method: str, ours: type[Settings], theirs
     values = override(values, args.settings)
     if args.report_to:
         values["report_to"] = args.report_to
+        if args.report_to != "none" and importlib.util.find_spec(args.report_to) is None:
+            raise ConfigError(
+                f"--report-to {args.report_to}: not installed", f"pip install {args.report_to}; metrics.jsonl is always written"
+            )
     settings = parse(settings_model(ours, theirs), values, str(args.config or "--set"))
     dataset = store.open_dataset(args.directory)
     model = args.model

@@ -95,6 +95,16 @@ def test_the_wrong_kind_is_told_with_what_to_do(dataset: Writer, tmp_path: Path,
     assert hint in str(error.value.hint)
 
 
+def test_a_missing_column_is_told(dataset: Writer, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    source = dataset([pair("a", "b", "c")])
+    file = source.row_files[0]
+    pq.write_table(pq.read_table(file).drop_columns(["rejected"]), file)
+    with pytest.raises(InputError, match="no column rejected"):
+        data.prepare(source, "train", "dpo", coder(source), tmp_path)
+
+
 def test_nothing_to_train_on_is_an_error(dataset: Writer, tmp_path: Path) -> None:
     source = dataset([{"kind": "sft", "messages": said("<|im_end|>", "b")}])
     with pytest.raises(InputError, match="nothing to train on") as error:

@@ -202,6 +202,11 @@ def test_settings_that_cannot_work(
     assert capsys.readouterr().err.count("error:") == 1
 
 
+def test_a_logger_that_is_not_there_is_told(colours: Dataset, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(colours, model, tmp_path / "x", more=("--report-to", "no_such_logger")) == 2
+    assert "pip install no_such_logger" in capsys.readouterr().err
+
+
 def test_a_batch_is_shared_by_devices() -> None:
     assert accumulation(128, 8, 1) == {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 16}
     assert accumulation(12, 2, None) == {"per_device_train_batch_size": 6, "gradient_accumulation_steps": 1}
