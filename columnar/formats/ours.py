@@ -28,7 +28,7 @@ def _rows(record: Record) -> list[Draft]:
     for field in ("uri", "revision", "split"):
         if not isinstance(record["origin"].get(field), str | None):
             raise Bad(f"origin.{field}", describe(record["origin"][field]), "text or nothing")
-    if type(record["origin"].get("row")) is not int:
+    if type(record["origin"].get("row")) is not int or abs(record["origin"]["row"]) >= 1 << 63:
         raise Bad("origin.row", describe(record["origin"].get("row")), "a number")
     parents = record.get("parents")
     if parents is not None and not (isinstance(parents, list) and all(isinstance(parent, str) for parent in parents)):

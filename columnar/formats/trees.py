@@ -19,6 +19,7 @@ from columnar.formats.shape import Bad, Draft, Record, Shape, decoded
 from columnar.record import describe
 
 Node = dict[str, Any]
+MANY = 1e9  # a rank beyond this is none
 
 
 def _root(record: Record) -> tuple[str, Node]:
@@ -46,7 +47,7 @@ def _message(node: Node, path: str) -> dict[str, Any]:
 
 def _rank(node: Node) -> float | None:
     rank = node.get("rank")
-    return float(rank) if isinstance(rank, int | float) and not isinstance(rank, bool) else None
+    return float(rank) if isinstance(rank, int | float) and not isinstance(rank, bool) and abs(rank) < MANY else None
 
 
 def _replies(node: Node) -> list[tuple[int, Node]]:
