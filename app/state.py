@@ -9,6 +9,7 @@ benchmark) is `view.NAME`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -218,13 +219,18 @@ def _text(state: State, columns: Mapping[str, str], bind: Any) -> str:
         return f"regexp_matches(preview, {wanted}, 'i')" if state.regex else f"contains(lower(preview), {wanted})"
     role = f"m.role = {bind(state.role)} AND " if state.role else ""
 
-    def holds(field: str) -> str:
-        return f"regexp_matches({field}, {wanted}, 'i')" if state.regex else f"contains(lower({field}), {wanted})"
+    def holds(column: str) -> str:
+        # a dataset whose turns have no thinking or tool calls has no such fields either
+        fields = [f"m.{field}" for field in ("content", "thinking", "tool_calls") if re.search(rf"\b{field}\b", columns[column])]
+        if state.regex:
+            return " OR ".join(f"regexp_matches({field}, {wanted}, 'i')" for field in fields)
+        return " OR ".join(f"contains(lower({field}), {wanted})" for field in fields)
 
-    turn = f"{role}({holds('m.content')} OR {holds('m.thinking')} OR {holds('m.tool_calls')})"
-    tests = [f"list_bool_or(list_transform({c}, lambda m: {turn}))" for c in ("messages", "prompt", "chosen", "rejected") if c in columns]
-    if "candidates" in columns and state.role in ("", "assistant"):
-        tests.append(f"list_bool_or(list_transform(candidates, lambda m: {holds('m.content')} OR {holds('m.thinking')}))")
+    tests = [
+        f"list_bool_or(list_transform({column}, lambda m: {role if column != 'candidates' else ''}({holds(column)})))"
+        for column in ("messages", "prompt", "chosen", "rejected", "candidates")
+        if column in columns and (column != "candidates" or state.role in ("", "assistant"))
+    ]
     return " OR ".join(f"coalesce({test}, false)" for test in tests) or "false"
 
 

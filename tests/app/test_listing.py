@@ -185,3 +185,4 @@ def test_a_dataset_without_sidecars_has_previews_and_pages(datasets: Path) -> No
     data = db.open_data(datasets / "plain")
     assert [row["preview"] for row in listing.page(data, State()).rows] == ["Say hello"] * 3
     assert listing.facet(data, State(), "source") == ([("plain", 3)], False)
+    assert listing.count(data, State(q="hello")) == 3, "turns of this dataset have neither thinking nor tool calls"

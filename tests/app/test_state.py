@@ -66,7 +66,13 @@ def test_any_change_of_the_list_leads_to_its_first_page() -> None:
     assert place.go(page=9).page == 9
 
 
-COLUMNS = {"id": "VARCHAR", "source": "VARCHAR", "n": "BIGINT", "ok": "BOOLEAN", "messages": "STRUCT(role VARCHAR, content VARCHAR)[]"}
+COLUMNS = {
+    "id": "VARCHAR",
+    "source": "VARCHAR",
+    "n": "BIGINT",
+    "ok": "BOOLEAN",
+    "messages": "STRUCT(role VARCHAR, content VARCHAR, thinking VARCHAR, tool_calls VARCHAR)[]",
+}
 
 
 @pytest.fixture(scope="module")

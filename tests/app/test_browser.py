@@ -1,0 +1,227 @@
+"""The app as a person meets it: started by its commands, driven in a real Chromium. An error or outside request of a page fails its test.
+
+CARAVAN_SHOTS=FOLDER saves a picture of each view there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import urllib.parse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from columnar.flags import read_flags
+from tests.app.conftest import ROOT, serving, watched
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.skipif(not __import__("importlib.util").util.find_spec("streamlit"), reason="the app's extra is not installed")
+VIEWS = ("overview", "browse", "pairs", "duplicates", "contamination", "compare", "sql", "template", "runs")
+
+
+def opened(window: Page, place: str) -> Page:
+    """A place in the app, drawn to its end."""
+    window.goto(place)
+    window.locator(".cv-brand").wait_for()
+    settled(window)
+    return window
+
+
+def settled(window: Page) -> None:
+    """Wait until the page has nothing under way."""
+    window.wait_for_function("document.querySelector('[data-testid=stApp]')?.getAttribute('data-test-script-state') === 'notRunning'")
+    window.wait_for_timeout(250)
+    window.wait_for_function("document.querySelector('[data-testid=stApp]')?.getAttribute('data-test-script-state') === 'notRunning'")
+
+
+def asked(window: Page) -> dict[str, list[str]]:
+    """The query of the address bar."""
+    return urllib.parse.parse_qs(urllib.parse.urlsplit(window.url).query)
+
+
+def until(window: Page, true: Callable[[], bool]) -> None:
+    """Wait until something holds, for at most ten seconds."""
+    for _ in range(100):
+        if true():
+            return
+        window.wait_for_timeout(100)
+    assert true()
+
+
+def count(window: Page) -> str:
+    return window.locator(".cv-lead b").first.inner_text()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_opens_without_an_error(window: Page, view: str) -> None:
+    for data in ("tiny", "tiny_pairs"):
+        opened(window, f"/{view}?data={data}")
+        assert window.locator("[data-testid=stException]").count() == 0
+        assert window.locator("[data-testid=stMain]").inner_text().strip()
+        if os.environ.get("CARAVAN_SHOTS"):
+            window.screenshot(path=Path(os.environ["CARAVAN_SHOTS"]) / f"{view}-{data}.png")
+
+
+def test_a_filter_changes_the_counts_and_the_address(window: Page) -> None:
+    opened(window, "/browse?data=tiny")
+    assert count(window) == "186"
+    window.get_by_role("button", name="alpaca 40").click()
+    until(window, lambda: count(window) == "40")
+    assert asked(window) == {"data": ["tiny"], "source": ["alpaca"]}
+    window.get_by_placeholder("Search any turn").fill("the")
+    window.keyboard.press("Enter")
+    until(window, lambda: count(window) == "35")
+    window.locator("mark.cv-found").first.wait_for()
+    window.reload()
+    settled(window)
+    assert count(window) == "35" and asked(window)["q"] == ["the"]
+    window.get_by_role("button", name="source: alpaca").click()
+    until(window, lambda: int(count(window)) > 35 and "source" not in asked(window))
+    window.get_by_role("link", name="Overview").click()
+    until(window, lambda: "What became of the rows" in window.locator("[data-testid=stMain]").inner_text())
+    window.get_by_role("link", name="Browse").click()
+    until(window, lambda: asked(window).get("q") == ["the"])
+
+
+def test_keys_move_through_the_rows_and_flag_them(window: Page, chromium: Browser, tiny: Path) -> None:
+    with serving(["python", "-m", "app", str(tiny)], tiny.parent) as address:
+        page, seen = watched(chromium, address)
+        opened(page, "/browse")
+        shown = page.locator(".cv-why code")
+        first = shown.inner_text()
+        page.keyboard.press("j")
+        until(page, lambda: shown.inner_text() != first)
+        second = shown.inner_text()
+        assert asked(page)["row"] == [second]
+        page.keyboard.press("k")
+        until(page, lambda: shown.inner_text() == first)
+        settled(page)
+        page.keyboard.press("2")
+        until(page, lambda: [(f["id"], f["flag"]) for f in read_flags(tiny)] == [(first, "broken")])
+        settled(page)
+        page.keyboard.press("u")
+        until(page, lambda: read_flags(tiny) == [])
+        settled(page)
+        page.keyboard.press("m")
+        page.locator(".cv-markdown").first.wait_for()
+        assert seen == []
+
+
+def test_keys_cross_the_end_of_a_page(window: Page) -> None:
+    opened(window, "/browse?data=tiny&page=2")
+    first = window.locator(".cv-why code").inner_text()
+    window.keyboard.press("k")
+    until(window, lambda: asked(window).get("page") is None and window.locator(".cv-why code").inner_text() != first)
+    settled(window)
+    window.keyboard.press("j")
+    until(window, lambda: asked(window).get("page") == ["2"] and window.locator(".cv-why code").inner_text() == first)
+
+
+def test_a_click_in_the_list_opens_the_row(window: Page) -> None:
+    opened(window, "/browse?data=tiny")
+    box = window.locator("[data-testid=stDataFrame] canvas").first.bounding_box()
+    assert box is not None
+    window.mouse.click(box["x"] + 150, box["y"] + 36 + 44 * 3 + 20)
+    until(window, lambda: asked(window).get("row") is not None)
+    assert window.locator(".cv-why code").inner_text() == asked(window)["row"][0]
+
+
+def test_a_link_opens_the_same_row_in_another_window(window: Page, chromium: Browser, address: str) -> None:
+    opened(window, "/browse?data=tiny&part=dropped&reason=contaminated")
+    window.keyboard.press("j")
+    until(window, lambda: "row" in asked(window))
+    row = asked(window)["row"][0]
+    other, seen = watched(chromium, address)
+    opened(other, window.url)
+    assert other.locator(".cv-why code").inner_text() == row
+    assert "contaminated" in other.locator(".cv-why").inner_text() and other.locator("mark.cv-hit").count()
+    assert seen == []
+
+
+def test_two_windows_flag_at_once_and_lose_nothing(chromium: Browser, tiny: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from app import marks
+
+    with serving(["python", "-m", "app", str(tiny)], tiny.parent) as address:
+        first, seen = watched(chromium, address)
+        second, also = watched(chromium, address)
+        opened(first, "/browse")
+        opened(second, "/browse?source=faq")
+        ids = (first.locator(".cv-why code").inner_text(), second.locator(".cv-why code").inner_text())
+        stop = threading.Event()
+        with ThreadPoolExecutor(1) as others:  # and a third who writes all the time
+            writer = others.submit(lambda: sum(bool(marks.set_flag(tiny, [f"x{n}"], "check")) for n in range(200) if not stop.is_set()))
+            first.keyboard.press("1")
+            second.keyboard.press("7")
+            first.keyboard.press("3")
+            wanted = {(ids[0], "bad"), (ids[0], "wrong"), (ids[1], "good")}
+            until(first, lambda: {(f["id"], f["flag"]) for f in read_flags(tiny)} >= wanted)
+            stop.set()
+            written = writer.result()
+        assert sum(f["flag"] == "check" for f in read_flags(tiny)) == written
+        assert seen == also == []
+
+
+def test_hostile_rows_are_shown_and_do_nothing(window: Page) -> None:
+    opened(window, "/browse?data=hostile")
+    title = window.title()
+    rows = window.locator(".cv-why code")
+    texts = []
+    for _ in range(9):
+        texts.append(window.locator(".cv-turn").last.inner_text())
+        before = rows.inner_text()
+        window.keyboard.press("j")
+        window.wait_for_timeout(700)
+        if rows.inner_text() == before:
+            break
+        settled(window)
+        window.keyboard.press("m")
+        window.wait_for_timeout(300)
+    shown = "\n".join(texts)
+    for part in ("<script>", "![leak]", "U+001B", "U+202E", "more characters", "שלום"):
+        assert part in shown, part
+    assert window.title() == title and "pwned" not in window.title()
+    assert window.locator(".cv-turn script, .cv-turn img, .cv-turn iframe, .cv-turn h1, .cv-turn style, .cv-turn svg").count() == 0
+
+
+def test_hostile_names_do_nothing_in_links_and_filters(window: Page) -> None:
+    hostile = urllib.parse.quote("<img src=x onerror=alert(1)>![a](http://203.0.113.1/p.png):red[x]$y$")
+    opened(window, f"/browse?data=tiny&source={hostile}&q={hostile}&flag={hostile}&sort={hostile}&row={hostile}")
+    assert "No row fits" in window.locator("[data-testid=stMain]").inner_text()
+    opened(window, f"/browse?data={hostile}")
+    assert "There is no dataset" in window.locator("[data-testid=stMain]").inner_text()
+    opened(window, f"/browse?data=tiny&where={hostile}")
+    assert window.locator(".cv-problem").count()
+
+
+def test_right_to_left_text_runs_from_the_right(window: Page) -> None:
+    opened(window, "/browse?data=tiny&lang=he")
+    direction = window.locator(".cv-text").first.evaluate("e => getComputedStyle(e).direction")
+    assert direction == "rtl"
+
+
+def test_plain_streamlit_from_another_folder_serves_this_machine_only(chromium: Browser, tiny: Path, tmp_path: Path) -> None:
+    with serving(["python", "-m", "streamlit", "run", str(ROOT / "app" / "main.py"), "--", str(tiny)], tmp_path) as address:
+        page, seen = watched(chromium, address)
+        opened(page, "/browse")
+        assert count(page) == "186" and seen == []
+        port = int(address.rpartition(":")[2])
+        listening = [
+            line.split()[1] for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:] if line.split()[3] == "0A"
+        ]
+        assert [place for place in listening if place.endswith(f":{port:04X}")] == [f"0100007F:{port:04X}"]
+
+
+def test_the_picker_leads_to_a_dataset(window: Page) -> None:
+    opened(window, "/")
+    assert "Choose a dataset" in window.locator("[data-testid=stMain]").inner_text()
+    window.locator("[data-testid=stMain]").get_by_role("link", name=re.compile("^tiny$")).click()
+    until(window, lambda: asked(window).get("data") == ["tiny"])
+    until(window, lambda: "What became of the rows" in window.locator("[data-testid=stMain]").inner_text())
