@@ -34,6 +34,7 @@ from pydantic import Field
 from columnar import cli
 from columnar.errors import ConfigError
 from training import samples
+from training.metrics import read as read_metrics
 from training.rlvr import split
 from training.run import Job, Settings, arguments, failures, main_process, open_job
 from training.template import encode_prompts
@@ -304,7 +305,6 @@ def train(job: Job) -> dict[str, Any]:
         ConfigError: prompts without verifiers, or a reward that names no model.
     """
     from training.watch import Watch
-    from training.watch import read as read_metrics
 
     config = job.settings
     _check(config)

@@ -22,9 +22,9 @@ from columnar import cli, store
 from columnar.config import override, read_yaml
 from columnar.errors import ConfigError
 from training import data, samples
+from training.metrics import read as read_metrics
 from training.run import Job, Settings, arguments, main_process, open_job
 from training.verified import VerifiedReward, Verifier, reward_function
-from training.watch import read as read_metrics
 
 if TYPE_CHECKING:
     from datasets import Dataset

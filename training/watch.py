@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from columnar.cli import Progress
 from columnar.errors import CaravanError
 from columnar.store import whole_file
+from training.metrics import read
 
 
 class Watch(TrainerCallback):
@@ -71,16 +72,3 @@ class Watch(TrainerCallback):
 def _number(value: Any) -> Any:
     """JSON has no NaN."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a last line cut off by a kill is left out."""
-    if not path.is_file():
-        return []
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
-    return lines

@@ -11,7 +11,7 @@ import pytest
 
 from columnar import cli
 from columnar.store import Dataset
-from training import distill, dpo, watch
+from training import distill, dpo, metrics
 from training.run import arguments
 
 
@@ -23,7 +23,7 @@ def train(source: Dataset, model: Path, out: Path, *settings: str) -> int:
 
 
 def first(out: Path) -> dict[str, Any]:
-    return next(line for line in watch.read(out / "metrics.jsonl") if "loss" in line)
+    return next(line for line in metrics.read(out / "metrics.jsonl") if "loss" in line)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_student_comes_nearer_to_its_teacher(pairs: Dataset, model: Path, tmp_
     )
     argv = [str(pairs.path), "--model", str(model), "--teacher", str(teacher), "--out", str(tmp_path / "student")]
     assert cli.run(distill.main, distill.parser(), [*argv, *[part for s in settings for part in ("--set", s)]]) == 0
-    losses = [line["loss"] for line in watch.read(tmp_path / "student" / "metrics.jsonl") if "loss" in line]
+    losses = [line["loss"] for line in metrics.read(tmp_path / "student" / "metrics.jsonl") if "loss" in line]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 

@@ -14,7 +14,7 @@ from columnar import cli
 from columnar.errors import ConfigError
 from columnar.store import Dataset
 from tests.training.conftest import Writer, pair
-from training import reward, watch
+from training import metrics, reward
 from training.run import arguments
 
 
@@ -51,7 +51,7 @@ def test_the_margin_is_in_the_loss(pairs: Dataset, model: Path, tmp_path: Path) 
     first = {}
     for margin in ("none", "small", "large"):
         assert train(pairs, model, tmp_path / margin, f"margin={margin}", "grades=[3, 2, 1]", "max_steps=1", "batch=32") == 0
-        first[margin] = next(line["loss"] for line in watch.read(tmp_path / margin / "metrics.jsonl") if "loss" in line)
+        first[margin] = next(line["loss"] for line in metrics.read(tmp_path / margin / "metrics.jsonl") if "loss" in line)
 
     def expected(margin: str) -> float:  # a fresh head gives all answers nearly the same reward; eight pairs of each strength
         return sum(math.log1p(math.exp(m)) for m in reward.MARGINS[margin].values()) / 4

@@ -21,7 +21,7 @@ from columnar import cli
 from columnar.config import parse, read_yaml
 from columnar.errors import ConfigError
 from columnar.store import Dataset
-from training import sft, watch
+from training import metrics, sft
 from training.run import arguments
 from training.settings import accumulation, settings_model
 
@@ -39,7 +39,7 @@ def train(source: Dataset, model: Path | str, out: Path, *settings: str, more: t
 
 
 def curve(out: Path) -> list[tuple[int, float]]:
-    return [(line["step"], line["loss"]) for line in watch.read(out / "metrics.jsonl") if "loss" in line]
+    return [(line["step"], line["loss"]) for line in metrics.read(out / "metrics.jsonl") if "loss" in line]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def undisturbed(colours: Dataset, model: Path, tmp_path_factory: pytest.TempPath
 def test_a_run_learns_and_says_what_it_was(undisturbed: Path, colours: Dataset) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    lines = watch.read(undisturbed / "metrics.jsonl")
+    lines = metrics.read(undisturbed / "metrics.jsonl")
     held_out = [line["eval_loss"] for line in lines if "eval_loss" in line]
     assert held_out[-1] < held_out[0] - 1
     assert curve(undisturbed)[0][0] == 1 and curve(undisturbed)[-1][0] == 20
@@ -109,7 +109,7 @@ watch.Watch.on_log = slowly
     assert curve(out) == curve(undisturbed)
     first, second = (json.loads((o / "manifest.json").read_text())["identity"] for o in (out, undisturbed))
     assert first["metrics"]["eval_loss"] == second["metrics"]["eval_loss"]
-    tokens = [[line["tokens"] for line in watch.read(o / "metrics.jsonl") if "loss" in line] for o in (out, undisturbed)]
+    tokens = [[line["tokens"] for line in metrics.read(o / "metrics.jsonl") if "loss" in line] for o in (out, undisturbed)]
     assert tokens[0] == tokens[1]
 
 
@@ -120,7 +120,7 @@ def test_a_dry_run_knows_the_steps_and_trains_nothing(undisturbed: Path, colours
 
     args = arguments("x", "").parse_args([*command(colours, model, tmp_path / "dry", "num_train_epochs=4"), "--dry-run"])
     told = sft.train(open_job(args, "sft", sft.SftSettings, SFTConfig))
-    last = [line for line in watch.read(undisturbed / "metrics.jsonl") if "loss" in line][-1]
+    last = [line for line in metrics.read(undisturbed / "metrics.jsonl") if "loss" in line][-1]
     assert (told["steps"], told["batch"]) == (last["step"], 8)
     assert told["tokens"] <= last["tokens"] <= 1.3 * told["tokens"]  # TRL counts padding too
     assert told["gigabytes_a_device"]["total"] > 0
@@ -131,7 +131,7 @@ def test_the_reduction_stands_beside_the_rate(colours: Dataset, model: Path, tmp
     norms, untrained = {}, {}
     for kind in ("mean", "sum"):
         assert train(colours, model, tmp_path / kind, f"loss_reduction={kind}", "max_steps=1", "per_device_train_batch_size=4") == 0
-        lines = watch.read(tmp_path / kind / "metrics.jsonl")
+        lines = metrics.read(tmp_path / kind / "metrics.jsonl")
         untrained[kind], norms[kind] = lines[0]["eval_loss"], lines[1]
         assert re.search(rf"learning rate 0.003, loss: {kind}", capsys.readouterr().err, re.IGNORECASE)
     # two micro-batches: the sum over all learnt tokens of the step, halved
@@ -143,7 +143,7 @@ def test_the_reduction_stands_beside_the_rate(colours: Dataset, model: Path, tmp
 def test_packing_keeps_every_token(colours: Dataset, model: Path, tmp_path: Path) -> None:
     assert train(colours, model, tmp_path / "packed", "packing=true", "batch=2", "max_length=128") == 0
     manifest = json.loads((tmp_path / "packed" / "manifest.json").read_text())["identity"]
-    last = [line for line in watch.read(tmp_path / "packed" / "metrics.jsonl") if "loss" in line][-1]
+    last = [line for line in metrics.read(tmp_path / "packed" / "metrics.jsonl") if "loss" in line][-1]
     assert last["tokens"] == manifest["counts"]["train"]["tokens"]
 
 
