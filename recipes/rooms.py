@@ -42,7 +42,7 @@ FLOPS = 4e14  # per second and GPU: 40 % of an H100's dense bf16, for the plan's
 class WorldFile(Config):
     """A file that the small world writes; see recipes.world.data."""
 
-    what: Literal["prompts", "demonstrations", "comparisons"]
+    what: Literal["prompts", "demonstrations", "comparisons", "rankings"]
     rows: int = Field(ge=1)
     seed: int = 1
     start: int = 0
@@ -56,6 +56,8 @@ class WorldFile(Config):
             return world_data.prompts(self.seed, self.rows, tuple(self.speakers[0].families), self.start)
         if self.what == "demonstrations":
             return world_data.demonstrations(self.seed, self.rows, self.speakers[0], self.start)
+        if self.what == "rankings":
+            return world_data.rankings(self.seed, self.rows, self.speakers, self.start)
         return world_data.comparisons(self.seed, self.rows, self.speakers, Critic(noise=self.noise), self.goal, self.start)
 
 
@@ -255,6 +257,21 @@ class Rooms:
             argv += ["--set", f"{key}={json.dumps(value)}"]
         return self.run(f"training.{method}", *argv)
 
+    def reject(self, prompts: Path, model: Path, settings: dict[str, Any], out: Path) -> Any:
+        """`training.rejection_sampling`: the best of the model's answers, by the `policy_server`, else in the command's own process."""
+        argv: list[str | Path] = [prompts, "--out", out, "--config", self._config(out, settings)]
+        if self.config.policy_server is None:
+            return self.run("training.rejection_sampling", *argv, "--model", model)
+        with self.serve(model, out) as policy:
+            named = ["--model", policy["name"], "--base-url", policy["base_url"], "--revision", policy["revision"]]
+            return self.run("training.rejection_sampling", *argv, *named)
+
+    def agreement(self, judge: dict[str, Any], models: list[dict[str, Any]], data: Path, out: Path) -> dict[str, Any]:
+        """`generation.agreement`: what a judge's verdicts on a set with human labels are worth, as plain numbers (None: not defined)."""
+        config = {"data": [{"path": str(data), "name": "held_out"}], "judges": [judge], "models": models, "seed": self.config.seed}
+        line = self.run("generation.agreement", self._config(out, config), "--out", out)["figures"][0]
+        return {name: value["value"] if isinstance(value, dict) else value for name, value in line.items()}
+
     def exam(self, model: Path, out: Path, samples: int = 1, temperature: float = 0.0) -> dict[str, Any]:
         """A model's answers to the exam's prompts, and what they are worth; the named tasks, where the config has any."""
         figures: dict[str, Any] = {}
@@ -280,6 +297,11 @@ class Rooms:
     def gpu_hours(self, tokens: float, passes: float = 1.0) -> float:
         """Of training on so many tokens (6 operations a weight and token), at 40 % of an H100's peak."""
         return round(6 * self.config.parameters * tokens * passes / FLOPS / 3600, 2)
+
+    def dollars(self, model: str, calls: float, prompt: float, answer: float) -> float | None:
+        """An estimate of so many calls with so many tokens each; None where the price is not known."""
+        found = next((m.rate for m in self.config.models if m.name == model), None)
+        return round(calls * found.cost(prompt, answer), 2) if found else None
 
     def _config(self, out: Path, config: dict[str, Any]) -> Path:
         path = out.with_name(f"{out.name}.yaml")

@@ -5,7 +5,7 @@
     python -m training.rejection_sampling out/sums/prompts --model out/sft2 --out out/rs2 --set pool=[out/rs1]
 
     score_by: verifier   the prompts' verifiers (only right answers are kept)
-              reward     a reward model: reward_model: DIR
+              reward     a reward model: reward_model: DIR; with safety_model: DIR Llama 2's piecewise reward of both
               judge      a language model: judge: {...} and models: [...], as for generation.judge
 
 Llama 2-Chat (arXiv 2307.09288, 3.2.3): keeping only the last round's answers made the model forget, so `pool` names the earlier rounds;
@@ -52,6 +52,7 @@ class RejectionConfig(Config):
         temperatures: tried on the first `sweep` prompts; the one with the best mean of the largest rewards is used for all.
         min_score: answers below it are never kept; left out: 1 for verifiers (right), nothing for the others.
         pool: directories of earlier rounds; their answers compete with this round's.
+        safety_model: scores in place of reward_model where a prompt is from `safety_sources` or the answer is likely unsafe, as in PPO.
     """
 
     samples: int = Field(8, ge=1)
@@ -61,6 +62,8 @@ class RejectionConfig(Config):
     max_tokens: int = 512
     score_by: Literal["verifier", "reward", "judge"] = "verifier"
     reward_model: str | None = None
+    safety_model: str | None = None
+    safety_sources: list[str] = Field(default_factory=list)
     judge: JudgeConfig | None = None
     models: list[ModelConfig] = Field(default_factory=list)
     own: dict[str, str] = Field(default_factory=dict)
@@ -87,6 +90,7 @@ class RejectionConfig(Config):
         said: Any = self.score_by
         if self.score_by == "reward":
             said = ["reward", model_key(str(self.reward_model))]
+            said += [model_key(self.safety_model), sorted(self.safety_sources)] if self.safety_model else []
         elif self.score_by == "judge" and self.judge is not None:
             said = ["judge", self.judge.model_dump(), [m.identity for m in self.models]]
         return store.stage_key("scorer", VERSION, said, None)
@@ -138,13 +142,7 @@ def score(rows: list[Row], config: RejectionConfig, cache: Path) -> list[Row]:
     if config.score_by == "judge":
         return asyncio.run(_judged(rows, config, cache))
     if config.score_by == "reward":
-        from generation.judge_local import reward_scores
-
-        for row in rows:
-            talks = [[*row["prompt"], {"role": "assistant", "content": c["content"]}] for c in row["candidates"]]
-            for one, value in zip(row["candidates"], reward_scores(str(config.reward_model), talks) if talks else [], strict=True):
-                one["score"] = value
-        return rows
+        return _rewarded(rows, config)
     from generation.verify import judge_batch
 
     for row, (_, verdicts) in zip(rows, judge_batch(rows, None, config.own, config.processes), strict=True):
@@ -153,6 +151,23 @@ def score(rows: list[Row], config: RejectionConfig, cache: Path) -> list[Row]:
             ended = one["finish_reason"] != "length"  # an answer that was cut off is not one to learn from
             one["score"] = known if ended or known is None else 0.0
             one["ratings"] = [{"aspect": p.name, "rating": known, "rationale": p.error or p.reason or None} for p in verdict.parts]
+    return rows
+
+
+def _rewarded(rows: list[Row], config: RejectionConfig) -> list[Row]:
+    """Logits of the reward model, or of the safety model where that one decides (arXiv 2307.09288, 3.2.3)."""
+    from generation.judge_local import reward_scores
+    from training.ppo_math import UNSAFE
+
+    least = math.log(UNSAFE / (1 - UNSAFE))
+    for row in rows:
+        talks = [[*row["prompt"], {"role": "assistant", "content": c["content"]}] for c in row["candidates"]]
+        scores = reward_scores(str(config.reward_model), talks) if talks else []
+        if config.safety_model and talks:
+            safe, about = reward_scores(config.safety_model, talks), row["source"] in config.safety_sources
+            scores = [s if about or s < least else h for h, s in zip(scores, safe, strict=True)]
+        for one, value in zip(row["candidates"], scores, strict=True):
+            one["score"] = value
     return rows
 
 

@@ -5,7 +5,8 @@ python -m recipes.world.data demonstrations --rows 800 --out demos.jsonl --set s
 prompts          {"prompt", "verifier", "ground_truth"}; the verifier is the world's own, see `verify`
 demonstrations   {"messages"}; written by a speaker
 comparisons      {"prompt", "chosen", "rejected", "strength", "goal"}: two speakers, ordered by the truth for one goal, with the four grades
-                 of Llama 2 (3 significantly better ... 0 negligibly better) and, with `noise`, orders that are wrong
+                 of Llama 2 (significantly, better, slightly, negligibly: by how much) and, with `noise`, orders that are wrong
+rankings         {"instruction", "output"}: three answers of different worth, the best first
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from columnar.errors import ConfigError
 from recipes.world.speakers import Critic, Speaker, answer
 from recipes.world.tasks import FAMILIES, Task, grade, solve, tasks
 
-GRADES = (0.6, 0.3, 0.1)  # least difference of worth for significantly better, better, slightly better
+GRADES = {"significantly": 0.6, "better": 0.3, "slightly": 0.1, "negligibly": 0.0}  # least difference of worth
 VERIFIER = "world"
 
 
@@ -57,7 +58,7 @@ def comparisons(seed: int, rows: int, speakers: list[Speaker], critic: Critic, g
             continue
         worth = [getattr(grade(task, s), goal) + critic.length_bias * grade(task, s).padding + rng.gauss(0, critic.noise) for s in said]
         better = int(worth[1] > worth[0])
-        strength = next((3 - i for i, least in enumerate(GRADES) if abs(worth[0] - worth[1]) >= least), 0)
+        strength = next(name for name, least in GRADES.items() if abs(worth[0] - worth[1]) >= least)
         yield {
             "prompt": task.prompt,
             "chosen": [_turn("user", task.prompt), _turn("assistant", said[better])],
@@ -65,6 +66,24 @@ def comparisons(seed: int, rows: int, speakers: list[Speaker], critic: Critic, g
             "strength": strength,
             "goal": goal,
         }
+        made += 1
+        if made == rows:
+            return
+
+
+def rankings(seed: int, rows: int, speakers: list[Speaker], start: int = 0, answers: int = 3) -> Iterator[dict[str, Any]]:
+    """Requests with several answers by these speakers, no two of one worth, the best first; requests without so many are passed over."""
+    made = 0
+    for task in tasks(seed, 4 * rows, tuple(speakers[0].families), start):
+        rng = random.Random(f"ranking {seed} {task.prompt}")
+        by_worth: dict[float, str] = {}
+        for _ in range(8 * answers):
+            said = answer(rng.choice(speakers), task.prompt, rng)
+            by_worth.setdefault(grade(task, said).quality, said)
+        if len(by_worth) < answers:
+            continue
+        chosen = rng.sample(sorted(by_worth), answers)
+        yield {"instruction": task.prompt, "output": [by_worth[worth] for worth in sorted(chosen, reverse=True)], "history": []}
         made += 1
         if made == rows:
             return
@@ -94,7 +113,7 @@ def write(path: Path, rows: Iterator[dict[str, Any]]) -> int:
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
     made = cli.parser("recipes.world.data", __doc__)
-    made.add_argument("what", choices=("prompts", "demonstrations", "comparisons"))
+    made.add_argument("what", choices=("prompts", "demonstrations", "comparisons", "rankings"))
     made.add_argument("--rows", type=int, default=500)
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--start", type=int, default=0, help="the number of the first request")
@@ -114,6 +133,7 @@ def main(args: argparse.Namespace) -> int:
         "prompts": lambda: prompts(args.seed, args.rows, tuple(speaker.families), args.start),
         "demonstrations": lambda: demonstrations(args.seed, args.rows, speaker, args.start),
         "comparisons": lambda: comparisons(args.seed, args.rows, [speaker, Speaker()], Critic(), args.goal, args.start),
+        "rankings": lambda: rankings(args.seed, args.rows, [speaker], args.start),
     }
     count = write(args.out, rows[args.what]())
     cli.emit({"rows": count}) if args.json else cli.say(f"{args.out}: {count:,} {args.what}")

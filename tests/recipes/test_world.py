@@ -97,8 +97,8 @@ def test_data_is_the_same_every_time_and_ordered_by_worth() -> None:
     assert rows == list(comparisons(1, 100, speakers, Critic(), "quality")) and len(rows) == 100
     for row in rows:
         chosen, rejected = (verify(row[side][-1]["content"], row["prompt"], "") for side in ("chosen", "rejected"))
-        assert chosen >= rejected and row["strength"] in (0, 1, 2, 3)
-        assert (chosen - rejected >= 0.6) == (row["strength"] == 3)
+        assert chosen >= rejected and row["strength"] in ("significantly", "better", "slightly", "negligibly")
+        assert (chosen - rejected >= 0.6) == (row["strength"] == "significantly")
     shown = list(demonstrations(1, 80, Speaker()))
     assert len({r["messages"][0]["content"] for r in shown}) == 80 and {r["family"] for r in shown} == set(FAMILIES)
 
