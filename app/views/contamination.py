@@ -11,6 +11,7 @@ from app import heat, lookup, render, shell, side, state
 from app.evidence import shared_passages
 from app.rowlist import row_list
 from app.shell import Page
+from columnar.ask import Result
 
 COMMAND = "python -m decontam.scan {path} --benchmarks tulu3"
 SOURCES = """
@@ -47,10 +48,11 @@ def show(page: Page) -> None:
         rows, items = counted["rows"], counted["items"]
         st.title(f"{rows:,} row{'s' * (rows != 1)} with the text of {items:,} benchmark item{'s' * (items != 1)}")
         report = read_report(page)
-        _matrix(page, report)
+        asked = _matrix(page, report)
         _blind(report)
         if counted["rows"]:
             _items(page)
+        shell.asked(SOURCES, asked)
 
 
 def read_report(page: Page) -> dict[str, Any]:
@@ -62,12 +64,12 @@ def read_report(page: Page) -> dict[str, Any]:
     return found if isinstance(found, dict) and isinstance(found.get("benchmarks"), list) else {}
 
 
-def _matrix(page: Page, report: dict[str, Any]) -> None:
+def _matrix(page: Page, report: dict[str, Any]) -> Result:
     found = page.data.run(SOURCES, timeout=120)
     counts = {(str(line["source"]), str(line["benchmark"])): line["n"] for line in found.rows}
     if not counts:
         st.html('<p class="cv-note">The dataset was scanned, and no row holds an item of a benchmark.</p>')
-        return
+        return found
     rows = sorted({source for source, _ in counts})
     columns = sorted({benchmark for _, benchmark in counts}, key=lambda b: -sum(n for (_, name), n in counts.items() if name == b))
     clean = [str(b.get("benchmark")) for b in report.get("benchmarks", ()) if not b.get("hit")]
@@ -82,7 +84,7 @@ def _matrix(page: Page, report: dict[str, Any]) -> None:
     st.html(heat.heat_map(rows, columns, counts, href, "source ↓ benchmark →", _between(page), told))
     if clean:
         st.html(render.note(f"Looked for and not found: {', '.join(clean)}"))
-    shell.asked(SOURCES, found)
+    return found
 
 
 def _between(page: Page) -> tuple[str, str] | None:
