@@ -103,6 +103,23 @@ def end_tokens(model: Any, tokenizer: Any) -> set[int]:
     return {tokenizer.eos_token_id, *(known if isinstance(known, list) else [known])} - {None}
 
 
+def ordered(trainer_class: type) -> type:
+    """TRL's trainer with an order of prompts that follows from the seed and the epoch alone: a killed run goes on with the same ones.
+
+    TRL draws each epoch's order from one generator, which a resumed run would start anew in the middle.
+    """
+
+    class Ordered(trainer_class):  # type: ignore[misc,valid-type]
+        def _get_train_sampler(self, dataset: Any = None) -> Any:
+            sampler, seed = super()._get_train_sampler(dataset), self.args.seed
+            if sampler.shuffle:
+                sampler.set_epoch = lambda epoch: sampler.generator.manual_seed(seed * 1_000_003 + epoch)
+            return sampler
+
+    Ordered.__name__ = trainer_class.__name__
+    return Ordered
+
+
 def train(job: Job) -> dict[str, Any]:
     """Train and save the best checkpoint; returns the run's identity, or the plan of a dry run.
 
@@ -137,7 +154,7 @@ def train(job: Job) -> dict[str, Any]:
         if rows[0]["id"] not in held_out:
             kept.keep(step, rows, *more)
 
-    trainer = trainer_class(
+    trainer = ordered(trainer_class)(
         model=job.model,
         reward_funcs=[reward_function(verifier, ends, keep)],
         args=settings,

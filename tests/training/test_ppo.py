@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,9 @@ SMALL = {
     "samples_every": 1,
     "eval_steps": 2,
 }
+
+
+FINISHED = {**SMALL, "max_steps": 4, "save_steps": 2, "dev": 3, "mini_batches": 2}
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +109,7 @@ def test_the_value_model_is_the_reward_model(sums: Path, reward_model: Path) -> 
 @pytest.fixture(scope="module")
 def finished(sums: Path, start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("ppo") / "run"
-    return command(ppo, sums / "prompts", start, out, max_steps=4, save_steps=2, dev=3, mini_batches=2, **SMALL)
+    return command(ppo, sums / "prompts", start, out, **FINISHED)
 
 
 def test_a_run_is_complete(finished: Path, start: Path) -> None:
@@ -125,28 +127,32 @@ def test_a_run_is_complete(finished: Path, start: Path) -> None:
     assert not (finished / "best.pt").exists()
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_been(finished: Path, sums: Path, start: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "killed"
-    shutil.copytree(finished, copy)
-    (copy / "manifest.json").unlink()
-    command(ppo, sums / "prompts", start, copy, max_steps=4, save_steps=2, dev=3, mini_batches=2, **SMALL)
+def test_a_killed_run_goes_on_as_if_nothing_had_been(finished: Path, sums: Path, start: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    learn, out = ppo.Ppo.step, tmp_path / "killed"
 
-    def said(out: Path) -> list[Any]:
-        return [[line.get(k) for k in ("step", "loss", "reward", "kl", "eval_reward", "tokens")] for line in lines(out)]
+    def dies(self: ppo.Ppo, step: int, *more: Any) -> Any:
+        if step == 3:
+            raise RuntimeError("killed")
+        return learn(self, step, *more)
 
-    assert said(copy) == said(finished)
-    assert (copy / "model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="killed"):
+        patched.setattr(ppo.Ppo, "step", dies)
+        command(ppo, sums / "prompts", start, out, **FINISHED)
+    command(ppo, sums / "prompts", start, out, **FINISHED)
+
+    def said(run: Path) -> list[Any]:
+        return [[line.get(k) for k in ("step", "loss", "reward", "kl", "eval_reward", "tokens")] for line in lines(run)]
+
+    assert said(out) == said(finished)
+    assert (out / "model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
 
 
 def test_answers_that_nobody_can_judge_teach_nothing(sums: Path, start: Path, tmp_path: Path) -> None:
-    job = settings(sums / "prompts", start, tmp_path / "run", dev=0, value_weight=0.0, **SMALL)
+    job = settings(sums / "prompts", start, tmp_path / "run", dev=0, value_weight=0.0, reward={"no_eos": None}, **SMALL)
     run = ppo.Ppo(job, 1)
     good = {"id": "a", "source": "s", "prompt": [{"role": "user", "content": "1+2"}], "verifier": "gsm8k", "ground_truth": "3"}
     before = {name: p.detach().clone() for name, p in run.models.policy.named_parameters()}
     line = run.step(0, [{**good, "id": str(i), "ground_truth": "no number"} for i in range(4)], lambda *_: None)
-    ended = line["answers/without_end"] == 0
-    if not ended:
-        pytest.skip("an answer did not end: its penalty needs no verdict")
     assert line["unverified/gsm8k"] == 4 and line["loss"] == 0
     assert all(torch.equal(before[name], p) for name, p in run.models.policy.named_parameters())
 
@@ -172,7 +178,7 @@ def test_a_loss_that_is_no_number_ends_the_run_unsaved(
     start: Path,
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(CaravanError, match=r"the loss is nan|gradient's norm nan"):
+    with pytest.raises(CaravanError, match=r"the loss is (nan|inf)|norm (nan|inf)"):
         command(
             ppo, sums / "prompts", start, tmp_path / "run", max_steps=8, dev=0, **{**SMALL, "learning_rate": 1e30, "max_grad_norm": 1e30}
         )
