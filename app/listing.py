@@ -150,7 +150,7 @@ def _preview(columns: dict[str, str], state: State) -> str:
     holds = "regexp_matches(t, $q, 'i')" if state.regex else "contains(lower(t), $q)"
     hit = f"list_filter({joined}, lambda t: {holds})[1]"
     at = f"strpos({hit}, regexp_extract({hit}, $q, 0, 'i'))" if state.regex else f"strpos(lower({hit}), $q)"
-    return f"coalesce(CASE WHEN {at} > 51 THEN '… ' ELSE '' END || substr({hit}, greatest(1, {at} - 50), 160), {first})"
+    return f"coalesce(CASE WHEN {at} > 21 THEN '… ' ELSE '' END || substr({hit}, greatest(1, {at} - 20), 160), {first})"
 
 
 def facet(data: Data, state: State, column: str, most: int = 12) -> tuple[list[tuple[str, int]], bool]:

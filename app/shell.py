@@ -68,7 +68,8 @@ def link(view: str, label: str, place: state.State, *, help: str | None = None, 
 
 def href(view: str, place: state.State) -> str:
     """The address of a place in a view, for links inside HTML (which load the page anew; `link` does not)."""
-    return f"{view}?{urlencode(state.params(place), doseq=True)}"
+    first = next(iter(st.session_state["_views"]))
+    return f"{'.' if view == first else view}?{urlencode(state.params(place), doseq=True)}"
 
 
 def place_of_row(place: state.State, row_id: str) -> state.State:

@@ -34,10 +34,27 @@ def opened(window: Page, place: str) -> Page:
 
 
 def settled(window: Page) -> None:
-    """Wait until the page has nothing under way."""
-    window.wait_for_function("document.querySelector('[data-testid=stApp]')?.getAttribute('data-test-script-state') === 'notRunning'")
-    window.wait_for_timeout(250)
-    window.wait_for_function("document.querySelector('[data-testid=stApp]')?.getAttribute('data-test-script-state') === 'notRunning'")
+    """Wait until the page has had nothing under way for most of a second: keys pressed before are lost."""
+    quiet = 0
+    for _ in range(600):
+        state = window.locator("[data-testid=stApp]").get_attribute("data-test-script-state")
+        quiet = quiet + 1 if state == "notRunning" else 0
+        if quiet == 8:
+            return
+        window.wait_for_timeout(100)
+    raise AssertionError("the page does not come to rest")
+
+
+def press(window: Page, key: str, true: Callable[[], bool]) -> None:
+    """Press a key until it has had its effect: on a busy machine the page may not listen yet."""
+    for _ in range(5):
+        window.keyboard.press(key)
+        for _ in range(50):
+            if true():
+                settled(window)
+                return
+            window.wait_for_timeout(100)
+    raise AssertionError(f"key {key} had no effect")
 
 
 def asked(window: Page) -> dict[str, list[str]]:
@@ -46,8 +63,8 @@ def asked(window: Page) -> dict[str, list[str]]:
 
 
 def until(window: Page, true: Callable[[], bool]) -> None:
-    """Wait until something holds, for at most ten seconds."""
-    for _ in range(100):
+    """Wait until something holds, for at most half a minute."""
+    for _ in range(300):
         if true():
             return
         window.wait_for_timeout(100)
@@ -61,7 +78,7 @@ def count(window: Page) -> str:
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_view_opens_without_an_error(window: Page, view: str) -> None:
     for data in ("tiny", "tiny_pairs"):
-        opened(window, f"/{view}?data={data}")
+        opened(window, f"/{view if view != 'overview' else ''}?data={data}")
         assert window.locator("[data-testid=stException]").count() == 0
         assert window.locator("[data-testid=stMain]").inner_text().strip()
         if os.environ.get("CARAVAN_SHOTS"):
@@ -95,32 +112,20 @@ def test_keys_move_through_the_rows_and_flag_them(window: Page, chromium: Browse
         opened(page, "/browse")
         shown = page.locator(".cv-why code")
         first = shown.inner_text()
-        page.keyboard.press("j")
-        until(page, lambda: shown.inner_text() != first)
-        second = shown.inner_text()
-        assert asked(page)["row"] == [second]
-        page.keyboard.press("k")
-        until(page, lambda: shown.inner_text() == first)
-        settled(page)
-        page.keyboard.press("2")
-        until(page, lambda: [(f["id"], f["flag"]) for f in read_flags(tiny)] == [(first, "broken")])
-        settled(page)
-        page.keyboard.press("u")
-        until(page, lambda: read_flags(tiny) == [])
-        settled(page)
-        page.keyboard.press("m")
-        page.locator(".cv-markdown").first.wait_for()
+        press(page, "j", lambda: shown.inner_text() != first)
+        assert asked(page)["row"] == [shown.inner_text()]
+        press(page, "k", lambda: shown.inner_text() == first)
+        press(page, "2", lambda: [(f["id"], f["flag"]) for f in read_flags(tiny)] == [(first, "broken")])
+        press(page, "u", lambda: read_flags(tiny) == [])
+        press(page, "m", lambda: page.locator(".cv-markdown").count() > 0)
         assert seen == []
 
 
 def test_keys_cross_the_end_of_a_page(window: Page) -> None:
     opened(window, "/browse?data=tiny&page=2")
     first = window.locator(".cv-why code").inner_text()
-    window.keyboard.press("k")
-    until(window, lambda: asked(window).get("page") is None and window.locator(".cv-why code").inner_text() != first)
-    settled(window)
-    window.keyboard.press("j")
-    until(window, lambda: asked(window).get("page") == ["2"] and window.locator(".cv-why code").inner_text() == first)
+    press(window, "k", lambda: asked(window).get("page") is None and window.locator(".cv-why code").inner_text() != first)
+    press(window, "j", lambda: asked(window).get("page") == ["2"] and window.locator(".cv-why code").inner_text() == first)
 
 
 def test_a_click_in_the_list_opens_the_row(window: Page) -> None:
@@ -129,13 +134,12 @@ def test_a_click_in_the_list_opens_the_row(window: Page) -> None:
     assert box is not None
     window.mouse.click(box["x"] + 150, box["y"] + 36 + 44 * 3 + 20)
     until(window, lambda: asked(window).get("row") is not None)
-    assert window.locator(".cv-why code").inner_text() == asked(window)["row"][0]
+    until(window, lambda: window.locator(".cv-why code").inner_text() == asked(window)["row"][0])
 
 
 def test_a_link_opens_the_same_row_in_another_window(window: Page, chromium: Browser, address: str) -> None:
     opened(window, "/browse?data=tiny&part=dropped&reason=contaminated")
-    window.keyboard.press("j")
-    until(window, lambda: "row" in asked(window))
+    press(window, "j", lambda: "row" in asked(window))
     row = asked(window)["row"][0]
     other, seen = watched(chromium, address)
     opened(other, window.url)
@@ -156,13 +160,15 @@ def test_two_windows_flag_at_once_and_lose_nothing(chromium: Browser, tiny: Path
         opened(second, "/browse?source=faq")
         ids = (first.locator(".cv-why code").inner_text(), second.locator(".cv-why code").inner_text())
         stop = threading.Event()
+
+        def held() -> set[tuple[str, str]]:
+            return {(flag["id"], flag["flag"]) for flag in read_flags(tiny)}
+
         with ThreadPoolExecutor(1) as others:  # and a third who writes all the time
             writer = others.submit(lambda: sum(bool(marks.set_flag(tiny, [f"x{n}"], "check")) for n in range(200) if not stop.is_set()))
-            first.keyboard.press("1")
-            second.keyboard.press("7")
-            first.keyboard.press("3")
-            wanted = {(ids[0], "bad"), (ids[0], "wrong"), (ids[1], "good")}
-            until(first, lambda: {(f["id"], f["flag"]) for f in read_flags(tiny)} >= wanted)
+            press(first, "1", lambda: (ids[0], "bad") in held())
+            press(second, "7", lambda: (ids[1], "good") in held())
+            press(first, "3", lambda: held() >= {(ids[0], "bad"), (ids[0], "wrong"), (ids[1], "good")})
             stop.set()
             written = writer.result()
         assert sum(f["flag"] == "check" for f in read_flags(tiny)) == written
@@ -173,17 +179,13 @@ def test_hostile_rows_are_shown_and_do_nothing(window: Page) -> None:
     opened(window, "/browse?data=hostile")
     title = window.title()
     rows = window.locator(".cv-why code")
-    texts = []
-    for _ in range(9):
-        texts.append(window.locator(".cv-turn").last.inner_text())
+    texts = [window.locator("[data-testid=stMain]").inner_text()]
+    for _ in range(8):
         before = rows.inner_text()
-        window.keyboard.press("j")
-        window.wait_for_timeout(700)
-        if rows.inner_text() == before:
-            break
-        settled(window)
-        window.keyboard.press("m")
-        window.wait_for_timeout(300)
+        press(window, "j", lambda before=before: rows.inner_text() != before)
+        texts.append(window.locator("[data-testid=stMain]").inner_text())
+        press(window, "m", lambda: window.locator(".cv-markdown").count() > 0)
+        press(window, "m", lambda: window.locator(".cv-markdown").count() == 0)
     shown = "\n".join(texts)
     for part in ("<script>", "![leak]", "U+001B", "U+202E", "more characters", "שלום"):
         assert part in shown, part
@@ -222,6 +224,6 @@ def test_plain_streamlit_from_another_folder_serves_this_machine_only(chromium: 
 def test_the_picker_leads_to_a_dataset(window: Page) -> None:
     opened(window, "/")
     assert "Choose a dataset" in window.locator("[data-testid=stMain]").inner_text()
-    window.locator("[data-testid=stMain]").get_by_role("link", name=re.compile("^tiny$")).click()
+    window.locator("[data-testid=stMain]").get_by_role("link").filter(has_text=re.compile(r"tiny$")).first.click()
     until(window, lambda: asked(window).get("data") == ["tiny"])
     until(window, lambda: "What became of the rows" in window.locator("[data-testid=stMain]").inner_text())
