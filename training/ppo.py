@@ -84,6 +84,9 @@ class PpoSettings(Settings):
     gradient_checkpointing: bool | None = None  # None: on a GPU
 
 
+WATCHED = ("clipped", "approx_kl")
+
+
 @dataclass
 class NoMore:
     """There is no TRL config of PPO: all keys are ours."""
@@ -160,7 +163,7 @@ class Ppo:
         asked = encode_prompts(coder.tokenizer, coder.template, [row["prompt"] for row in rows], [None] * len(rows))
         prompts = self.tokenizer.pad({"input_ids": asked}, padding_side="left", return_tensors="pt").to(self.device)
         policy = self.accelerator.unwrap_model(self.models.policy)
-        policy.eval()
+        self.models.train(False)
         with torch.no_grad():
             ids = policy.generate(
                 input_ids=prompts["input_ids"],
@@ -204,8 +207,8 @@ class Ppo:
         kept = rollout.tokens.shape[1] + 1
         return self.models.value(**self._inputs(rollout, part)).logits[:, -kept:-1, 0].float()  # what is expected before each token
 
-    def judge(self, rows: list[dict[str, Any]], rollout: Rollout) -> tuple[list[str], list[Judged]]:
-        """The answers as texts, and what each is worth."""
+    def judge(self, rows: list[dict[str, Any]], rollout: Rollout, whitened: bool = True) -> tuple[list[str], list[Judged]]:
+        """The answers as texts, and what each is worth (Llama 2's reward whitened over the batch, or as it is)."""
         import torch
 
         from training.ppo_math import llama2_reward, no_end
@@ -219,7 +222,7 @@ class Ppo:
         if config.reward_by == "llama2":
             safe = self._scored(config.safety_model, rows, answers)
             about = torch.tensor([row["source"] in config.safety_sources for row in rows], device=self.device)
-            scores = llama2_reward(helpful, safe, about, total=self._total)
+            scores = llama2_reward(helpful, safe, about, total=self._total if whitened else None)
         if config.reward.no_eos is not None:
             scores = no_end(scores, torch.tensor(ended, device=self.device), config.reward.no_eos)
         return answers, [Judged(*each) for each in zip(scores.tolist(), [None] * len(rows), helpful.tolist(), ended, strict=True)]
@@ -249,6 +252,7 @@ class Ppo:
         if config.whiten_advantages:
             gains = whiten(gains, mask, total=self._total)
         seen: list[dict[str, float]] = []
+        self.models.train(True)
         for _ in range(config.ppo_epochs):
             for mini in torch.randperm(len(mask)).to(self.device).chunk(config.mini_batches):
                 tokens = mask[mini].sum().clamp(min=1)
@@ -261,13 +265,7 @@ class Ppo:
                     off = value_loss(self._values(rollout, where), rollout.values[where], returns[where], mask[where], config.value_clip)
                     loss = moved.loss + config.value_weight * off
                     self.accelerator.backward(loss * share)
-                    told = {
-                        "loss": loss,
-                        "loss/policy": moved.loss,
-                        "loss/value": off,
-                        "clipped": moved.clipped,
-                        "approx_kl": moved.approx_kl,
-                    }
+                    told = {"loss": loss, "loss/policy": moved.loss, "loss/value": off, **dict(zip(WATCHED, moved[1:], strict=True))}
                     seen.append({name: float((value * share).detach()) for name, value in told.items()})
                 norm = self.accelerator.clip_grad_norm_(self.models.learnt, config.max_grad_norm)
                 self.models.optimizer.step()
@@ -285,7 +283,8 @@ class Ppo:
         torch.manual_seed(self.config.seed)
         rows, rewards = self.mine(list(dev)), []
         for part in chunks(len(rows), self.config.batch or 64):
-            rewards += [one.reward for one in self.judge(rows[part], self.rollout(rows[part]))[1] if one.reward is not None]
+            judged = self.judge(rows[part], self.rollout(rows[part]), whitened=False)[1]  # whitened, every policy would have 0
+            rewards += [one.reward for one in judged if one.reward is not None]
         return self._over_processes({"eval_reward": sum(rewards) / max(1, len(rewards))})
 
     def _total(self, value: Tensor) -> Tensor:

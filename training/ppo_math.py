@@ -120,7 +120,11 @@ def value_loss(values: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip:
 
 
 def llama2_reward(
-    helpful: Tensor, safe: Tensor, about_safety: Tensor, threshold: float = UNSAFE, total: Callable[[Tensor], Tensor] = lambda x: x
+    helpful: Tensor,
+    safe: Tensor,
+    about_safety: Tensor,
+    threshold: float = UNSAFE,
+    total: Callable[[Tensor], Tensor] | None = lambda x: x,
 ) -> Tensor:
     """Llama 2-Chat's reward of answers from two reward models, whitened over the batch. (batch,) each.
 
@@ -131,7 +135,8 @@ def llama2_reward(
         helpful: logits of the helpfulness model.
         safe: logits of the safety model.
         about_safety: 1 where the prompt is tagged as one that may draw an unsafe answer.
-        total: sums a number over all processes.
+        total: sums a number over all processes; None leaves the reward as it is, not whitened.
     """
     judged_by_safety = about_safety.bool() | (safe.sigmoid() < threshold)
-    return whiten(torch.where(judged_by_safety, safe, helpful), total=total)
+    reward = torch.where(judged_by_safety, safe, helpful)
+    return reward if total is None else whiten(reward, total=total)

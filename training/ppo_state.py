@@ -47,6 +47,9 @@ class Models:
         for model in (policy, value):
             align(model, self.tokenizer)
             disable_dropout_in_model(model)
+            for part in model.modules():
+                if isinstance(getattr(part, "attention_dropout", None), float):  # not a module of its own in most families
+                    part.attention_dropout = 0.0
             if config.gradient_checkpointing if config.gradient_checkpointing is not None else gpu:
                 model.gradient_checkpointing_enable()
                 model.enable_input_require_grads()
@@ -57,6 +60,11 @@ class Models:
         self.scheduler = get_scheduler(config.lr_scheduler_type, optimizer, round(config.warmup_ratio * updates), updates)
         self.policy, self.value, self.optimizer = self.accelerator.prepare(policy, value, optimizer)
         self.learnt, self.best = learnt, (-math.inf, "")
+
+    def train(self, mode: bool) -> None:
+        """To learn (gradient checkpointing is on where it is wanted) or to answer; there is no dropout either way."""
+        self.policy.train(mode)
+        self.value.train(mode)
 
     def _state(self) -> dict[str, Any]:
         models = {"policy": self.policy, "value": self.value}

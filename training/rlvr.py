@@ -109,7 +109,7 @@ def ordered(trainer_class: type) -> type:
     TRL draws each epoch's order from one generator, which a resumed run would start anew in the middle.
     """
 
-    class Ordered(trainer_class):  # type: ignore[misc,valid-type]
+    class Ordered(trainer_class):
         def _get_train_sampler(self, dataset: Any = None) -> Any:
             sampler, seed = super()._get_train_sampler(dataset), self.args.seed
             if sampler.shuffle:
