@@ -26,7 +26,9 @@ CALLS = """
       sum(outcome <> 'ok') AS not_ok, min(at) AS first, max(at) AS last
     FROM replies GROUP BY model ORDER BY model
 """
-PACE = "SELECT CAST(at / ? AS INTEGER) * ? AS at, count(*) AS answers, sum(completion_tokens) AS tokens FROM replies GROUP BY 1 ORDER BY 1"
+PACE = """
+    SELECT CAST((at - ?) / ? AS INTEGER) * ? AS at, count(*) AS answers, sum(completion_tokens) AS tokens FROM replies GROUP BY 1 ORDER BY 1
+"""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ def find_runs(folders: Iterable[Path], depth: int = 3, most: int = 200, looked_a
 def read_run(path: Path) -> Run:
     """Everything a run left in its folder; what is missing or cannot be read is empty."""
     steps, bad_steps = _lines(path / "metrics.jsonl")
-    costs, bad_costs = _lines(path / "costs.jsonl")
+    own = path / "costs.jsonl"
+    costs, bad_costs = _lines(own if own.is_file() else path / "candidates" / "costs.jsonl")  # where generation.preferences leaves them
     calls, failures = _replies(path / "replies.sqlite")
     return Run(path, steps, costs, calls, failures, _counts(path / "manifest.json"), bad_steps + bad_costs)
 
@@ -168,4 +171,5 @@ def pace(path: Path, bins: int = 60) -> list[tuple[float, int, int]]:
         return []
     first, last = span[0]["first"], span[0]["last"]
     width = max(1.0, (last - first) / bins)
-    return [(line["at"] - first, line["answers"], line["tokens"] or 0) for line in _asked(path / "replies.sqlite", PACE, (width, width))]
+    lines = _asked(path / "replies.sqlite", PACE, (first, width, width))
+    return [(line["at"], line["answers"], line["tokens"] or 0) for line in lines]

@@ -140,8 +140,8 @@ def _generation(name: str, run: Run) -> None:
     _ledger(run)
 
 
-def _rate(line: dict[str, Any]) -> float:
-    return round((line["completion_tokens"] or 0) / max(line["last"] - line["first"], 1.0), 1)
+def _rate(line: dict[str, Any]) -> int:
+    return round((line["completion_tokens"] or 0) / max(line["last"] - line["first"], 1.0))
 
 
 def _ledger(run: Run) -> None:
