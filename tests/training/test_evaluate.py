@@ -189,9 +189,10 @@ def test_scores_without_what_the_mix_held(dataset: Any, start: Path, tmp_path: P
     from decontam.scan import scan_dataset
 
     questions = [
-        f"How many {thing} does the old keeper of the northern lighthouse count on a {day}?"
-        for thing in ("ships", "gulls")
-        for day in ("Monday", "Friday")
+        "How many ships did the old keeper of the northern lighthouse count on Monday evening?",
+        "A gardener plants seven rows of beans and loses two of them to frost; what remains in spring?",
+        "If every tram in the city carries forty people, how large is the crowd of nine full trams?",
+        "Which number of candles burns after a third of the eighteen lanterns has been blown out?",
     ]
     (tmp_path / "keeper.jsonl").write_text("".join(json.dumps({"question": q, "answer": str(i)}) + "\n" for i, q in enumerate(questions)))
     (tmp_path / "bench.yaml").write_text("benchmarks:\n  keeper: {source: keeper.jsonl, fields: [question]}\n")
