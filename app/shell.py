@@ -105,7 +105,7 @@ def open_page(dirs: Sequence[str], view: View) -> Page | None:
         problem(f"There is no dataset {place.data!r} here.", f"Choose one of: {', '.join(paths)}.")
         return None
     if not place.data and not dirs and len(paths) > 1:
-        _picker(paths, place)
+        _picker(paths)
         return None
     path = paths[place.data or next(iter(paths))]
     try:
@@ -149,14 +149,18 @@ def _nothing_here() -> None:
     )
 
 
-def _picker(paths: dict[str, Path], place: state.State) -> None:
-    st.title("Choose a dataset")
+def _picker(paths: dict[str, Path]) -> None:
+    st.title("Choose a dataset", anchor=False)
     for name, path in paths.items():
-        link(
-            "overview",
-            name,
-            state.State(data=name),
-            icon=":material/folder:" if (path / "manifest.json").is_file() else ":material/warning:",
+        whole = (path / "manifest.json").is_file()
+        # a link to the page one is on would leave the address bar as it was
+        st.button(
+            render.label(name, 200),
+            key=f"pick.{name}",
+            type="tertiary",
+            icon=":material/folder:" if whole else ":material/warning:",
+            on_click=go,
+            args=(state.State(data=name),),
         )
 
 

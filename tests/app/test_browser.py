@@ -224,6 +224,6 @@ def test_plain_streamlit_from_another_folder_serves_this_machine_only(chromium: 
 def test_the_picker_leads_to_a_dataset(window: Page) -> None:
     opened(window, "/")
     assert "Choose a dataset" in window.locator("[data-testid=stMain]").inner_text()
-    window.locator("[data-testid=stMain]").get_by_role("link").filter(has_text=re.compile(r"tiny$")).first.click()
+    window.locator("[data-testid=stMain]").get_by_role("button").filter(has_text=re.compile(r"tiny$")).first.click()
     until(window, lambda: asked(window).get("data") == ["tiny"])
     until(window, lambda: "What became of the rows" in window.locator("[data-testid=stMain]").inner_text())
