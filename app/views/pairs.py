@@ -13,6 +13,7 @@ from app.views import candidates
 from columnar.ask import Result, plain
 
 DEEP = 200_000  # rows up to which the lints that read the texts are counted without being asked
+UNLIKE = 0.1  # answers that share fewer of their words are all difference: marks would only be paint
 LENGTHS = (256, 512, 1024, 2048, 4096)
 ORDERS = {
     "as stored": "",
@@ -181,7 +182,8 @@ def detail(page: Page, row_id: str) -> None:
     differing = page.state.choice("diff") != "0"
     most = None if page.state.choice("whole") == "1" else side.MOST
     in_chosen, in_rejected, last = side.differing(row["chosen"], row["rejected"])
-    if not differing:
+    unlike = last.same < UNLIKE
+    if unlike or not differing:
         in_chosen, in_rejected = {}, {}
     high, low = row.get("chosen_score"), row.get("rejected_score")
     margin = high - low if high is not None and low is not None else None
@@ -204,6 +206,8 @@ def detail(page: Page, row_id: str) -> None:
         for name, spans, kind, tone in (("chosen", in_chosen, "only-a", "good"), ("rejected", in_rejected, "only-b", "bad"))
     ]
     st.html(side.beside(panes, side.messages_html(row["prompt"], most=most)))
+    if unlike and differing:
+        st.caption("The answers have hardly a word in common: differences are not marked.")
     if last.cut:
         st.caption("Only the first 200,000 characters of each answer are compared.")
     shell.link("browse", "Everything about this row", state.State(data=page.state.data, row=row_id), icon=":material/article:")

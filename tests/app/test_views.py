@@ -51,6 +51,9 @@ def test_pairs_shows_the_prompt_both_answers_and_what_differs(pairs: Path) -> No
     assert text.index("Question 0?") < text.index("fine answer") < text.index("poor reply")
     assert '<mark class="cv-only-a">' in text and '<mark class="cv-only-b">' in text
     assert '<mark class="cv-only' not in page(opened("pairs", pairs, view__diff="0"))
+    planted = {name: row["id"] for name, row in write_pairs(pairs.parent / "again").items()}
+    unlike = page(opened("pairs", pairs, row=planted["half"]))
+    assert "hardly a word in common" in unlike and '<mark class="cv-only' not in unlike
 
 
 def test_a_lint_in_the_link_shows_its_rows_and_its_share(pairs: Path) -> None:

@@ -114,7 +114,7 @@ def test_keys_go_through_the_pairs_and_hide_the_differences(window: Page, more: 
     settled(window)
     window.keyboard.press("k")
     window.wait_for_url(f"**row={row}**")
-    settled(window)
+    opened(window, f"pairs?data=more%2Fhostile_pairs&row={pairs()['good']['id']}")
     assert window.query_selector_all("mark")
     window.keyboard.press("d")
     window.wait_for_url("**view.diff=0**")
