@@ -150,6 +150,20 @@ def test_a_broken_dataset_says_what_is_wrong_and_what_to_run(tiny: Path, view: s
     assert "again" in html, "what to run"
 
 
+@pytest.mark.parametrize("view", ["overview", "browse"])
+def test_a_dataset_without_rows_says_so(datasets: Path, tmp_path: Path, view: str) -> None:
+    import pyarrow.parquet as pq
+
+    empty = Path(shutil.copytree(datasets / "plain", tmp_path / "empty"))
+    shutil.rmtree(empty / "cols", ignore_errors=True)
+    for file in (empty / "rows").glob("*.parquet"):
+        pq.write_table(pq.read_table(file).slice(0, 0), file)
+    manifest = json.loads((empty / "manifest.json").read_text(encoding="utf-8"))
+    manifest["identity"]["rows"] = 0
+    (empty / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert "This dataset has no rows" in html_of(drawn(view, [empty]))
+
+
 def test_a_damaged_line_of_flags_spoils_no_page(tiny: Path) -> None:
     broken(tiny, "flags damaged")
     assert "<b>186</b> rows" in html_of(drawn("browse", [tiny]))
