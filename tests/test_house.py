@@ -25,7 +25,9 @@ BELOW = {
 HEAVY = {"torch", "transformers", "trl", "vllm", "openai", "streamlit", "ray", "datasets", "numba", "sentence_transformers"}
 FILES = sorted(p for room in ROOMS for p in (ROOT / room).rglob("*.py"))
 COMMANDS = sorted(
-    ".".join(p.relative_to(ROOT).with_suffix("").parts) for p in FILES if '__name__ == "__main__"' in p.read_text(encoding="utf-8")
+    ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
+    for p in FILES
+    if '__name__ == "__main__"' in p.read_text(encoding="utf-8")
 )
 
 
