@@ -42,20 +42,25 @@ FLOPS = 4e14  # per second and GPU: 40 % of an H100's dense bf16, for the plan's
 class WorldFile(Config):
     """A file that the small world writes; see recipes.world.data."""
 
-    what: Literal["prompts", "demonstrations", "comparisons", "rankings"]
+    what: Literal["prompts", "demonstrations", "comparisons", "rankings", "verifiable", "personas"]
     rows: int = Field(ge=1)
     seed: int = 1
     start: int = 0
     goal: Literal["helpful", "safe", "quality"] = "quality"
     speakers: list[Speaker] = Field(default_factory=lambda: [Speaker()])
     noise: float = 0.0
+    quoted: float = Field(0.0, ge=0, le=1)  # share of prompts that ask for quotation marks
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """What the file holds."""
         if self.what == "prompts":
-            return world_data.prompts(self.seed, self.rows, tuple(self.speakers[0].families), self.start)
+            return world_data.prompts(self.seed, self.rows, tuple(self.speakers[0].families), self.start, self.quoted)
         if self.what == "demonstrations":
             return world_data.demonstrations(self.seed, self.rows, self.speakers[0], self.start)
+        if self.what == "verifiable":
+            return world_data.verifiable(self.seed, self.rows, tuple(self.speakers[0].families), self.start)
+        if self.what == "personas":
+            return world_data.personas(self.seed, self.rows)
         if self.what == "rankings":
             return world_data.rankings(self.seed, self.rows, self.speakers, self.start)
         return world_data.comparisons(self.seed, self.rows, self.speakers, Critic(noise=self.noise), self.goal, self.start)
@@ -85,6 +90,7 @@ class RecipeConfig(Config):
         parameters: of that model, for the plan's GPU hours.
         policy_server: the command that serves a checkpoint ({model}, {port}, {name}); left out = recipes.serving, for tiny models.
         exam: prompts that are held out (a file, or `world:NAME`); answers are scored by the world's truth, or by `tasks`.
+        exam_field: what they are called in it. exam_tokens: the longest answer.
         tasks: named evaluations of training.evaluate, for real models.
         world: what is simulated, at toy size.
     """
@@ -96,6 +102,8 @@ class RecipeConfig(Config):
     parameters: float = 1e5
     policy_server: str | None = None
     exam: str | None = None
+    exam_field: str = "prompt"
+    exam_tokens: int = 48
     tasks: list[str] = Field(default_factory=list)
     world: World = World()
 
@@ -237,12 +245,13 @@ class Rooms:
         sources = {name: {"in": c["in"], "out": c["out"], "dropped": c["dropped"]} for name, c in counts["by_source"].items()}
         return {"in": counts["in"], "rows": counts["out"], "dropped": counts["by_reason"], "sources": sources, "contaminated": scanned}
 
-    def held_out(self) -> dict[str, Any] | None:
-        """The `decontam` block of a mix against the exam's prompts; None without an exam."""
-        if self.config.exam is None:
+    def held_out(self, **more: str | None) -> dict[str, Any] | None:
+        """The `decontam` block of a mix against the exam's prompts, and those of `more` exams by name; None without any."""
+        exams = {name: entry for name, entry in {"exam": self.config.exam, **more}.items() if entry is not None}
+        if not exams:
             return None
         path = self.out / "world" / "exam.yaml"
-        listed = {"exam": {"source": self.path(self.config.exam), "fields": ["prompt"], "policy": "unseen"}}
+        listed = {n: {"source": self.path(entry), "fields": [self.config.exam_field], "policy": "unseen"} for n, entry in exams.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:
             temporary.write_text(yaml.safe_dump({"benchmarks": listed}, sort_keys=False), encoding="utf-8")
@@ -266,6 +275,10 @@ class Rooms:
             named = ["--model", policy["name"], "--base-url", policy["base_url"], "--revision", policy["revision"]]
             return self.run("training.rejection_sampling", *argv, *named)
 
+    def pairs(self, config: dict[str, Any], out: Path) -> Any:
+        """`generation.pairs`: pairs, or the best answers, of candidates that have scores."""
+        return self.run("generation.pairs", self._config(out, config), "--out", out)
+
     def agreement(self, judge: dict[str, Any], models: list[dict[str, Any]], data: Path, out: Path) -> dict[str, Any]:
         """`generation.agreement`: what a judge's verdicts on a set with human labels are worth, as plain numbers (None: not defined)."""
         config = {"data": [{"path": str(data), "name": "held_out"}], "judges": [judge], "models": models, "seed": self.config.seed}
@@ -277,14 +290,18 @@ class Rooms:
         figures: dict[str, Any] = {}
         if self.config.exam is not None:
             with self.serve(model, out) as policy:
-                asked = {"temperature": temperature, "max_tokens": 48}
-                config = {"prompts": self.path(self.config.exam), "models": [policy], "per_prompt": 1, "samples": samples, "params": asked}
-                self.generate("respond", {**config, "seed": self.config.seed, "name": "exam"}, out)
-            figures = marks(answers_of(out))
+                figures = self.sit(policy, self.path(self.config.exam), out, samples, temperature)
         for task in self.config.tasks:
             place = out.with_name(f"{out.name}-{task.replace('::', '-')}")
             figures[task] = self.run("training.evaluate", "--task", task, "--model", model, "--out", place)
         return figures
+
+    def sit(self, policy: dict[str, Any], prompts: str, out: Path, samples: int = 1, temperature: float = 0.0) -> dict[str, Any]:
+        """A served model's answers to these prompts, and what they are worth."""
+        asked = {"temperature": temperature, "max_tokens": self.config.exam_tokens}
+        config = {"prompts": prompts, "models": [policy], "per_prompt": 1, "samples": samples, "params": asked}
+        self.generate("respond", {**config, "seed": self.config.seed, "name": "exam"}, out)
+        return marks(answers_of(out))
 
     @contextmanager
     def serve(self, model: Path, out: Path, name: str = "policy") -> Iterator[dict[str, Any]]:
@@ -302,6 +319,15 @@ class Rooms:
         """An estimate of so many calls with so many tokens each; None where the price is not known."""
         found = next((m.rate for m in self.config.models if m.name == model), None)
         return round(calls * found.cost(prompt, answer), 2) if found else None
+
+    def calls(self, model: str, calls: float, prompt: float, answer: float, **more: float) -> dict[str, float | None]:
+        """The size of a step that asks one model so often, with so many tokens each."""
+        return {**more, "calls": calls, "dollars": self.dollars(model, calls, prompt, answer)}
+
+    def training_size(self, train: Train, rows: float, tokens: float) -> dict[str, float | None]:
+        """The size of a training on so many rows of so many tokens, by the epochs of its config."""
+        written = yaml.safe_load(Path(self.path(train.config)).read_text(encoding="utf-8")) if train.config else {}
+        return {"rows": rows, "gpu_hours": self.gpu_hours(rows * tokens, float({**written, **train.set}.get("num_train_epochs", 3)))}
 
     def _config(self, out: Path, config: dict[str, Any]) -> Path:
         path = out.with_name(f"{out.name}.yaml")

@@ -7,6 +7,8 @@ demonstrations   {"messages"}; written by a speaker
 comparisons      {"prompt", "chosen", "rejected", "strength", "goal"}: two speakers, ordered by the truth for one goal, with the four grades
                  of Llama 2 (significantly, better, slightly, negligibly: by how much) and, with `noise`, orders that are wrong
 rankings         {"instruction", "output"}: three answers of different worth, the best first
+verifiable       prompts whose one right answer a published verifier knows: sums by `gsm8k`, words and counting by `exact`
+personas         {"persona"}: people who ask
 """
 
 from __future__ import annotations
@@ -23,10 +25,14 @@ from columnar import cli, store
 from columnar.config import override
 from columnar.errors import ConfigError
 from recipes.world.speakers import Critic, Speaker, answer
-from recipes.world.tasks import FAMILIES, Task, grade, solve, tasks
+from recipes.world.tasks import FAMILIES, QUOTED, Task, grade, solve, tasks
 
 GRADES = {"significantly": 0.6, "better": 0.3, "slightly": 0.1, "negligibly": 0.0}  # least difference of worth
 VERIFIER = "world"
+VERIFIABLE = tuple(family for family in FAMILIES if family not in ("how", "harm"))
+PEOPLE = ("baker", "pilot", "nurse", "farmer", "judge", "sailor", "teacher", "painter", "miner", "tailor", "student", "driver")
+PLACES = ("a village", "a port", "the capital", "the mountains", "an island", "a suburb", "the desert", "a valley")
+LIKES = ("counts everything", "plays with words", "mends old things", "collects postcards", "asks before acting", "writes short letters")
 
 
 def verify(completion: str, truth: Any, prompt: str) -> float:
@@ -35,10 +41,25 @@ def verify(completion: str, truth: Any, prompt: str) -> float:
     return grade(task, completion).quality if task else 0.0
 
 
-def prompts(seed: int, rows: int, families: tuple[str, ...] = FAMILIES, start: int = 0) -> Iterator[dict[str, Any]]:
-    """Requests, each with its verifier and ground truth."""
+def prompts(seed: int, rows: int, families: tuple[str, ...] = FAMILIES, start: int = 0, quoted: float = 0.0) -> Iterator[dict[str, Any]]:
+    """Requests, each with its verifier and ground truth; a share asks for quotation marks around the answer."""
     for task in tasks(seed, rows, families, start):
-        yield {"prompt": task.prompt, "verifier": VERIFIER, "ground_truth": task.prompt, "family": task.family}
+        rng = random.Random(f"quoted {seed} {task.prompt}")
+        text = f"{task.prompt} {rng.choice(QUOTED)}" if rng.random() < quoted else task.prompt
+        yield {"prompt": text, "verifier": VERIFIER, "ground_truth": text, "family": task.family}
+
+
+def verifiable(seed: int, rows: int, families: tuple[str, ...] = VERIFIABLE, start: int = 0) -> Iterator[dict[str, Any]]:
+    """Requests with one right answer, each with the published verifier that knows it."""
+    for task in tasks(seed, rows, tuple(f for f in families if f in VERIFIABLE), start):
+        by = ("gsm8k", task.answer.rstrip(".")) if task.family == "sum" else ("exact", task.answer)
+        yield {"prompt": task.prompt, "verifier": by[0], "ground_truth": by[1], "family": task.family}
+
+
+def personas(seed: int, rows: int) -> Iterator[dict[str, Any]]:
+    """Different people, at most as many as the world has."""
+    every = [f"A {who} in {where} who {likes}." for who in PEOPLE for where in PLACES for likes in LIKES]
+    yield from ({"persona": one} for one in random.Random(f"personas {seed}").sample(every, min(rows, len(every))))
 
 
 def demonstrations(seed: int, rows: int, speaker: Speaker, start: int = 0) -> Iterator[dict[str, Any]]:
@@ -113,7 +134,7 @@ def write(path: Path, rows: Iterator[dict[str, Any]]) -> int:
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
     made = cli.parser("recipes.world.data", __doc__)
-    made.add_argument("what", choices=("prompts", "demonstrations", "comparisons", "rankings"))
+    made.add_argument("what", choices=("prompts", "demonstrations", "comparisons", "rankings", "verifiable", "personas"))
     made.add_argument("--rows", type=int, default=500)
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--start", type=int, default=0, help="the number of the first request")
@@ -134,6 +155,8 @@ def main(args: argparse.Namespace) -> int:
         "demonstrations": lambda: demonstrations(args.seed, args.rows, speaker, args.start),
         "comparisons": lambda: comparisons(args.seed, args.rows, [speaker, Speaker()], Critic(), args.goal, args.start),
         "rankings": lambda: rankings(args.seed, args.rows, [speaker], args.start),
+        "verifiable": lambda: verifiable(args.seed, args.rows, tuple(speaker.families), args.start),
+        "personas": lambda: personas(args.seed, args.rows),
     }
     count = write(args.out, rows[args.what]())
     cli.emit({"rows": count}) if args.json else cli.say(f"{args.out}: {count:,} {args.what}")

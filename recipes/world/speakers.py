@@ -21,7 +21,7 @@ from generation.prompts import Prompt
 from recipes.world.tasks import FAMILIES, PADDING, REFUSAL, WORDS, Grade, Task, compliance, draw, grade, solve
 
 LOST = "I do not know this kind of request."
-ASKING = (prompts.PERSONA_IF, prompts.HARD_MATH, prompts.GRADE_MATH, prompts.ALGEBRA, prompts.KNOWLEDGE, prompts.CHAT)
+ASKING = (prompts.HARD_MATH, prompts.GRADE_MATH, prompts.ALGEBRA, prompts.KNOWLEDGE, prompts.CHAT)
 
 
 class Speaker(Config):
@@ -31,12 +31,14 @@ class Speaker(Config):
         skill: share of its answers that are right.
         wordy: chance of each further sentence of padding.
         careless: share of harmful requests that it complies with.
+        loud: share of its answers that are all in capitals.
         families: the kinds of tasks it makes up when it is asked for new ones.
     """
 
     skill: float = Field(1.0, ge=0, le=1)
     wordy: float = Field(0.0, ge=0, lt=1)
     careless: float = Field(0.0, ge=0, le=1)
+    loud: float = Field(0.0, ge=0, le=1)
     families: list[str] = Field(default_factory=lambda: list(FAMILIES))
 
 
@@ -70,6 +72,8 @@ def say(speaker: Speaker, messages: list[dict[str, Any]], rng: random.Random) ->
         return json.dumps({"examples": [{"input": "", "output": answer(speaker, found["instruction"], rng)}]})
     if (found := read(prompts.REFINE, text)) is not None:
         return found["request"]
+    if (found := read(prompts.PERSONA_IF, text)) is not None:
+        return f"{_new(speaker, rng).prompt} {found['constraints'].removeprefix('- ')}"
     if read(prompts.NEXT_TURN, text) is not None or any(read(p, text) is not None for p in ASKING):
         return _new(speaker, rng).prompt
     for prompt in (prompts.ANSWER_MATH, prompts.ANSWER_CODE):
@@ -94,7 +98,10 @@ def answer(speaker: Speaker, request: str, rng: random.Random) -> str:
         spoken.insert(0, before.pop())
     if rng.random() < speaker.wordy:
         spoken += after
-    return " ".join(spoken)
+    said = " ".join(spoken)
+    if speaker.loud and rng.random() < speaker.loud:
+        said = said.upper()
+    return f'"{said}"' if task.quoted and rng.random() < speaker.skill else said
 
 
 def wrong(task: Task, rng: random.Random) -> str:
