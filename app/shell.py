@@ -187,4 +187,5 @@ def asked(sql: str, result: Result, params: Any = None) -> None:
     """The SQL behind a view, to copy and learn from."""
     with st.expander("SQL", icon=":material/code:"):
         st.code(sql, language="sql", wrap_lines=True)
-        st.caption(f"{result.table.num_rows:,} rows, {result.seconds * 1000:,.0f} ms" + (f", parameters {params}" if params else ""))
+        took = f"{result.table.num_rows:,} rows, {result.seconds * 1000:,.0f} ms"
+        st.html(render.note(took + (f", parameters {params}" if params else "")))  # a caption would be Markdown, and could load an image
