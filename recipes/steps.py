@@ -110,7 +110,7 @@ def perform(steps: Sequence[Step], out: Path, redo: bool = False) -> dict[str, F
         known, key, place = record(out, step.name), wanted[step.name], out / step.name
         if known.get("key") == key and known.get("done"):
             figures[step.name] = known["figures"]
-            if "stopped" in figures[step.name]:
+            if figures[step.name].get("stopped"):  # a stage of generation has an empty one
                 break
             continue
         if known.get("key") != key:
@@ -126,7 +126,7 @@ def perform(steps: Sequence[Step], out: Path, redo: bool = False) -> dict[str, F
         figures[step.name] = json.loads(json.dumps(made))
         finished = {"key": key, "done": True, "after": step.after, "does": step.does, "figures": figures[step.name]}
         write_json(out / "steps" / f"{step.name}.json", {**finished, "seconds": round(time.time() - started, 1)})
-        if "stopped" in figures[step.name]:
+        if figures[step.name].get("stopped"):  # a stage of generation has an empty one
             say(f"the run ends here: {figures[step.name]['stopped']}")
             break
     return figures
