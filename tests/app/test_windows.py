@@ -81,6 +81,7 @@ def test_a_view_opens_from_a_link(window: Page, more: Path, name: str) -> None:
         "sql?data=more%2Fhostile_pairs&view.sql=SELECT+*+FROM+rows",
         "template?data=more%2Fhostile_pairs&row={evil}",
         "template?data=hostile",
+        "pairs?data=tiny_pairs&source=pairs&source=%21%5Bx%5D%28http%3A%2F%2F203.0.113.1%2Fx.png%29&q=%21%5Bx%5D%28http%3A%2F%2F203.0.113.1%2F%29",
         "pairs?data=more%2Fhostile_pairs&view.lint=%3Cscript%3E&view.order=%3Cimg%20src%3Dx%3E&view.tokens=%F0%9F%98%80&page=99999",
     ],
 )
