@@ -60,7 +60,8 @@ class Measure:
         return (self.above is None or low > self.above) and (self.below is None or high < self.below)
 
     def line(self) -> dict[str, Any]:
-        bounds = [f"> {self.above:g}"] * (self.above is not None) + [f"< {self.below:g}"] * (self.below is not None)
+        limits = (("> ", self.above), ("< ", self.below))
+        bounds = [f"{sign}{value:g}" for sign, value in limits if value is not None]
         bound = ", ".join(bounds) or None
         interval = f"{self.mean - self.half_width:.3g} to {self.mean + self.half_width:.3g}"
         return {
