@@ -1,51 +1,14 @@
-"""The pages of the browser and which of them is shown; `python -m app` starts it, and so does: streamlit run app/main.py -- DIR..."""
+"""What Streamlit runs for every page: `python -m app` starts it, and so does, from any folder: streamlit run app/main.py -- DIR..."""
 
 from __future__ import annotations
 
-import importlib
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # a plain `streamlit run` puts only this file's folder on the path
     sys.path.insert(0, str(ROOT))
 
-import streamlit as st  # noqa: E402
+from app import pages  # noqa: E402
 
-from app import shell  # noqa: E402
-
-ICON = Path(__file__).with_name("icon.png")  # a name of an icon or an emoji would be fetched from elsewhere
-VIEWS = (
-    shell.View("overview", "Overview", ":material/insights:"),
-    shell.View("browse", "Browse", ":material/article:"),
-    shell.View("pairs", "Pairs", ":material/compare_arrows:"),
-    shell.View("duplicates", "Duplicates", ":material/content_copy:"),
-    shell.View("contamination", "Contamination", ":material/coronavirus:"),
-    shell.View("compare", "Compare", ":material/difference:"),
-    shell.View("sql", "SQL", ":material/database:"),
-    shell.View("template", "Template", ":material/format_shapes:"),
-    shell.View("runs", "Runs", ":material/monitoring:", needs_data=False),
-)
-
-
-def main(dirs: list[str]) -> None:
-    """One run of the page: navigation, the dataset, the view."""
-    st.set_page_config(page_title="Caravan", page_icon=str(ICON), layout="wide", initial_sidebar_state="expanded")
-
-    def opened(view: shell.View) -> Callable[[], None]:
-        def run() -> None:
-            page = shell.open_page(dirs, view) if view.needs_data else shell.without_data(dirs, view)
-            if page is not None:
-                importlib.import_module(f"app.views.{view.name}").show(page)
-
-        return run
-
-    pages = {view.name: st.Page(opened(view), title=view.title, url_path=view.name, default=view is VIEWS[0]) for view in VIEWS}
-    chosen = st.navigation(list(pages.values()), position="hidden")
-    shell.begin(VIEWS, pages)
-    chosen.run()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+pages.draw(sys.argv[1:])

@@ -28,12 +28,13 @@ def drawn(view: str, dirs: list[Path], **query: str | list[str]) -> AppTest:
             sys.path.insert(0, root)
         import streamlit as st
 
-        from app import main, shell
+        from app import shell
+        from app.pages import VIEWS
 
-        chosen = next(v for v in main.VIEWS if v.name == view)
-        pages = {v.name: st.Page(lambda: None, title=v.title, url_path=v.name, default=v == main.VIEWS[0]) for v in main.VIEWS}
-        st.navigation(list(pages.values()), position="hidden")
-        shell.begin(main.VIEWS, pages)
+        chosen = next(v for v in VIEWS if v.name == view)
+        made = {v.name: st.Page(lambda: None, title=v.title, url_path=v.name, default=v == VIEWS[0]) for v in VIEWS}
+        st.navigation(list(made.values()), position="hidden")
+        shell.begin(VIEWS, made)
         opened = shell.open_page(dirs, chosen)
         if opened is not None:
             importlib.import_module(f"app.views.{view}").show(opened)

@@ -18,9 +18,9 @@ from tests.columnar.small import chat, mix, write_rows, write_signals
 def opened(view: str, *dirs: Path, **query: str) -> AppTest:
     """A view of these datasets, with `__` in a name for the dot."""
     script = f"""
-from app import main
-main.VIEWS = tuple(sorted(main.VIEWS, key=lambda one: one.name != {view!r}))
-main.main({[str(path) for path in dirs]!r})
+from app import pages
+pages.VIEWS = tuple(sorted(pages.VIEWS, key=lambda one: one.name != {view!r}))
+pages.draw({[str(path) for path in dirs]!r})
 """
     app = AppTest.from_string(script, default_timeout=60)
     for name, value in query.items():
