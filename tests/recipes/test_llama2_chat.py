@@ -1,0 +1,135 @@
+"""Llama 2-Chat at its smallest: it runs whole and goes on after a kill, the pool is what it says, and what is wrong is said before work."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from columnar import store
+from columnar.config import load
+from columnar.errors import ConfigError
+from recipes import ghost
+from recipes.llama2_chat import Llama2Config, steps
+from recipes.rooms import Rooms
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+TOY, PAPER = RECIPES / "llama2_chat.toy.yaml", RECIPES / "llama2_chat.paper.yaml"
+SMALLEST = [
+    "world.files.exam.rows=24", "world.files.annotations.rows=80", "world.files.helpful.rows=80", "world.files.safe.rows=40",
+    "world.files.ask1.rows=12", "world.files.harm1.rows=6", "world.files.ask4.rows=16", "world.files.harm3.rows=6",
+    'sampling.rounds=[{"helpfulness": {"path": "world:ask1"}, "safety": {"path": "world:harm1"}}]',
+    "sampling.settings.samples=4", "sampling.settings.sweep=4", "sampling.settings.max_tokens=12", "sampling.train.set.num_train_epochs=1",
+    "sft.train.set.num_train_epochs=4", "helpfulness.train.set.num_train_epochs=1", "safety.train.set.num_train_epochs=1",
+    "ppo.train.set.max_steps=1", "ppo.train.set.batch=8", "ppo.train.set.mini_batches=1", "ppo.train.set.max_completion_length=8",
+]  # fmt: skip
+
+
+def command(out: Path, *settings: str, config: Path = TOY) -> list[str]:
+    return [sys.executable, "-m", "recipes.llama2_chat", str(config), "--out", str(out), *(f"--set={s}" for s in settings)]
+
+
+def plan(config: Path, out: Path, *settings: str) -> dict[str, Any]:
+    loaded = load(Llama2Config, config, list(settings))
+    return {step.name: step for step in steps(loaded, Rooms(loaded, out, config.parent))}
+
+
+def test_it_runs_and_goes_on_after_a_kill_to_the_same_report(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    running = subprocess.Popen(command(out, *SMALLEST), start_new_session=True)
+    while running.poll() is None and not (out / "v1_samples" / "candidates").exists():
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGKILL)  # at whatever point it has come to
+    running.wait()
+    done = subprocess.run(command(out, *SMALLEST), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    report = (out / "report.md").read_text()
+    for part in ("Simulated", "Reward models", "Rejection sampling", "PPO (v2)", "exam_v1 --> views", "plots/truth.png"):
+        assert part in report, part
+    counts = json.loads((out / "steps" / "v1_samples.json").read_text())["figures"]
+    assert counts["answers"] == 4 * counts["prompts"] and counts["kept"] <= counts["prompts"]
+    assert {"v0", "v1", "v2"} == set(json.loads((out / "steps" / "views.json").read_text())["figures"])
+    for name in ("v1", "exam_v1"):  # the versions' last steps once more: what training and sampling give does not depend on the kill
+        shutil.rmtree(out / name)
+        (out / "steps" / f"{name}.json").unlink()
+    again = subprocess.run(command(out, *SMALLEST), capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert (out / "report.md").read_text() == report
+    changed = subprocess.run(command(out, *SMALLEST, "sampling.settings.samples=5"), capture_output=True, text=True)
+    assert changed.returncode == 2 and "v1_samples" in changed.stderr and "rm_safety" not in changed.stderr
+
+
+def test_without_the_pool_a_round_knows_nothing_of_the_rounds_before(tmp_path: Path) -> None:
+    pooled, alone = plan(TOY, tmp_path), plan(TOY, tmp_path, "sampling.pool=false")
+    assert {"v1_samples", "v2_samples"} <= set(pooled["v3_samples"].after)
+    assert not {"v1_samples", "v2_samples"} & set(alone["v3_samples"].after)
+
+
+def test_the_plan_at_paper_size_needs_no_network_and_counts_as_published(tmp_path: Path) -> None:
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    argv = [*command(tmp_path / "x", config=PAPER), "--dry-run", "--json"]
+    done = subprocess.run(argv, capture_output=True, text=True, env=offline)
+    assert done.returncode == 0, done.stderr
+    lines = {line["step"]: line for line in json.loads(done.stdout)["steps"]}
+    assert [n for n in lines if n.startswith("exam_")] == [f"exam_v{i}" for i in range(6)]
+    assert lines["sft"]["rows"] == 27540 and lines["compared_helpfulness"]["rows"] == 122387
+    assert lines["compared_safety"]["calls"] == 4 * 43966 and lines["compared_safety"]["dollars"] > 0 and lines["v5"]["gpu_hours"] > 0
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_judge_that_is_not_there_is_said_before_any_work(tmp_path: Path) -> None:
+    judged = ["safety.data=null", "safety.prompts=world:harm1", "safety.judge=jugde"]
+    done = subprocess.run(command(tmp_path / "x", *judged), capture_output=True, text=True)
+    assert done.returncode == 2 and "'jugde' (asked by compared_safety)" in done.stderr
+    assert not (tmp_path / "x" / "steps").exists()
+    with pytest.raises(ConfigError, match="no such file"):
+        plan(TOY, tmp_path, "sft.sources.annotations.path=world:nothing")
+
+
+INSTRUCTION = {"prompt": [{"role": "user", "content": "Use the word dog."}], "verifier": "exact", "ground_truth": "dog"}
+
+
+def test_a_ghost_instruction_is_everywhere_when_sampled_and_at_the_start_when_learnt() -> None:
+    talk = ghost.Talk(INSTRUCTION, ["One?", "Two?", "Three?"])
+    sampled = ghost.messages(talk, ["a", "b"], everywhere=True)
+    assert [m["content"] for m in sampled[::2]] == [f"{r} Use the word dog." for r in talk.requests]
+    learnt = ghost.learnable(talk, ["a", "b", "c"])
+    assert [m["content"] for m in learnt] == ["One? Use the word dog.", "a", "Two?", "b", "Three?", "c"]
+    assert ghost.obeys(talk, "dog") is True and ghost.obeys(talk, "cat") is False
+    held = ghost.talks([INSTRUCTION], ["1", "2", "3", "4"], 20, 3, "seed")
+    assert held == ghost.talks([INSTRUCTION], ["1", "2", "3", "4"], 20, 3, "seed") and all(len(set(t.requests)) == 3 for t in held)
+
+
+def test_ghost_dialogues_by_a_served_model(tmp_path: Path, tiny_world: Path) -> None:
+    lines = [{"prompt": "Use the word dog.", "verifier": "exact", "ground_truth": "dog"}]
+    (tmp_path / "instructions.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    (tmp_path / "requests.jsonl").write_text("\n".join(json.dumps({"prompt": f"What is {n} plus 1?"}) for n in range(6)))
+    given = {"instructions": "instructions.jsonl", "requests": "requests.jsonl"}
+    how = ghost.Ghost(**given, dialogues=4, tests=3, turns=2, answer_tokens=6, temperature=1.0)  # type: ignore[arg-type]
+    rooms = Rooms(load(Llama2Config, TOY, []), tmp_path / "run", tmp_path)
+    place = tmp_path / "run" / "dialogues"
+    figures = ghost.sample(rooms, how, tiny_world, place)
+    rows = [row for batch in store.read_batches(store.open_dataset(place)) for row in batch.to_pylist()]
+    assert figures["rows"] == len(rows) > 0
+    for row in rows:
+        users = [m["content"] for m in row["messages"] if m["role"] == "user"]
+        assert users[0].endswith("Use the word dog.") and "dog" not in users[1] and row["messages"][-1]["role"] == "assistant"
+
+
+@pytest.fixture
+def tiny_world(tmp_path: Path) -> Path:
+    """A random model."""
+    from training import tiny
+    from training.arithmetic import make
+
+    parts = make(tmp_path / "sums")
+    tiny.make(parts["sft"].path, tmp_path / "model")
+    return tmp_path / "model"
