@@ -97,7 +97,7 @@ def open_page(dirs: Sequence[str], view: View) -> Page | None:
     """The dataset of the URL, opened; or None, when the page already says why not and what to run."""
     paths = datasets(dirs)
     place = current()
-    _sidebar(paths, place, view)
+    _sidebar(dirs, paths, place, view)
     if not paths:
         _nothing_here()
         return None
@@ -121,10 +121,10 @@ def without_data(dirs: Sequence[str], view: View) -> list[Path]:
     return [*(Path(word) for word in dirs), Path.cwd()]
 
 
-def _sidebar(paths: dict[str, Path], place: state.State, view: View) -> None:
+def _sidebar(dirs: Sequence[str], paths: dict[str, Path], place: state.State, view: View) -> None:
     with st.sidebar:
         st.html('<div class="cv-brand"><i></i>Caravan</div>')
-        if len(paths) > 1:
+        if len(paths) > 1 and (place.data or dirs):
             names = list(paths)
             st.session_state["dataset"] = place.data if place.data in paths else names[0]
             st.selectbox(
