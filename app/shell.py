@@ -117,7 +117,7 @@ def open_page(dirs: Sequence[str], view: View) -> Page | None:
 
 def without_data(dirs: Sequence[str], view: View) -> list[Path]:
     """For a view that needs no dataset: the sidebar, and the folders to look in."""
-    _sidebar(datasets(dirs), current(), view)
+    _sidebar(dirs, datasets(dirs), current(), view)
     return [*(Path(word) for word in dirs), Path.cwd()]
 
 
