@@ -69,7 +69,7 @@ class Report:
         logged = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
         points = [(line["step"], line[what]) for line in logged if what in line]
         if points:
-            self.lines(f"{name}_{what}", {name: tuple(zip(*points, strict=True))}, "step", what)  # type: ignore[dict-item]
+            self.lines(f"{name}_{what.replace('/', '_')}", {name: tuple(zip(*points, strict=True))}, "step", what)  # type: ignore[dict-item]
 
     def bars(self, name: str, values: Mapping[str, float], y: str) -> None:
         """A plot of bars."""
@@ -93,6 +93,61 @@ class Report:
             axes.annotate(label, place, xytext=(4, 4), textcoords="offset points")
         self._finish(figure, axes, name, x, y, False)
 
+    def scatter(self, name: str, groups: Mapping[str, Mapping[str, tuple[float, float]]], x: str, y: str) -> None:
+        """Named points in a plane, a colour for each group with its straight line of least squares."""
+        import numpy
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.subplots()
+        for number, (group, at) in enumerate(groups.items()):
+            xs, ys = [list(side) for side in zip(*at.values(), strict=True)]
+            axes.scatter(xs, ys, color=f"C{number}", s=18, label=group)
+            if len(set(xs)) > 1:
+                slope, height = numpy.polyfit(xs, ys, 1)
+                axes.plot([min(xs), max(xs)], [slope * e + height for e in (min(xs), max(xs))], color=f"C{number}", lw=1, alpha=0.5)
+            for label, place in at.items():
+                axes.annotate(label, place, xytext=(4, 3), textcoords="offset points", fontsize=7, color=f"C{number}")
+        self._finish(figure, axes, name, x, y, len(groups) > 1)
+
+    def grid(self, name: str, rows: Mapping[str, Mapping[str, float]], what: str) -> None:
+        """A table in colours: darker is more."""
+        from matplotlib.figure import Figure
+
+        columns = list(next(iter(rows.values()), {}))
+        figure = Figure(figsize=(1.6 + 0.62 * len(columns), 1.2 + 0.36 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        values = [[row[column] for column in columns] for row in rows.values()]
+        shown = axes.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for i, row in enumerate(values):
+            for j, value in enumerate(row):
+                axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color="white" if value > 0.6 else "black")
+        axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right", fontsize=8)
+        axes.set_yticks(range(len(rows)), list(rows), fontsize=8)
+        figure.colorbar(shown, label=what)
+        self._finish(figure, axes, name, "", "", False, lines=False)
+
+    def pairs(self, summary: Mapping[str, Any]) -> None:
+        """What generation.pairs counted: yield, lengths, margins, who wrote the chosen answers."""
+        names = ("prompts", "rows", "yield", "first_place_shared", "equal_texts", "chosen_longer", "length_score_correlation")
+        self.section("Pairs", rows=[{name: summary[name] for name in names}])
+        self.table([{"model": name, **counts} for name, counts in summary["models"].items()])
+        if summary["margins"]:
+            self.bars("margins", summary["margins"], "pairs by margin of their scores")
+
+    def samples(self, answers: Mapping[str, Path], count: int = 8) -> None:
+        """The first answers to the same prompts, from directories of candidates by name, side by side."""
+        from columnar.store import open_dataset, read_batches
+
+        said: dict[str, dict[str, str]] = {}
+        for name, directory in answers.items():
+            for batch in read_batches(open_dataset(directory), ["prompt", "candidates"]):
+                for row in batch.to_pylist():
+                    if row["candidates"]:
+                        said.setdefault(row["prompt"][-1]["content"], {})[name] = row["candidates"][0]["content"]
+        whole = [{"request": request, **each} for request, each in said.items() if len(each) == len(answers)]
+        self.section("Samples", rows=whole[:count])
+
     def lineage(self, steps: Sequence[Step], sources: Mapping[str, Sequence[str]] | None = None) -> None:
         """What came from what, down to the source data; `sources`: per step the data from outside that it read."""
         arrows = [f"  {before} --> {step.name}" for step in steps for before in step.after]
@@ -109,10 +164,11 @@ class Report:
             temporary.write_text("\n\n".join(self.parts) + "\n", encoding="utf-8")
         return path
 
-    def _finish(self, figure: Any, axes: Any, name: str, x: str, y: str, legend: bool) -> None:
+    def _finish(self, figure: Any, axes: Any, name: str, x: str, y: str, legend: bool, lines: bool = True) -> None:
         axes.set_xlabel(x)
         axes.set_ylabel(y)
-        axes.grid(alpha=0.3)
+        if lines:
+            axes.grid(alpha=0.3)
         if legend:
             axes.legend(fontsize=8)
         path = self.out / "plots" / f"{name}.png"

@@ -46,6 +46,7 @@ class WorldFile(Config):
     rows: int = Field(ge=1)
     seed: int = 1
     start: int = 0
+    turns: int = Field(1, ge=1)  # of a demonstration
     goal: Literal["helpful", "safe", "quality"] = "quality"
     speakers: list[Speaker] = Field(default_factory=lambda: [Speaker()])
     noise: float = 0.0
@@ -56,7 +57,7 @@ class WorldFile(Config):
         if self.what == "prompts":
             return world_data.prompts(self.seed, self.rows, tuple(self.speakers[0].families), self.start, self.quoted)
         if self.what == "demonstrations":
-            return world_data.demonstrations(self.seed, self.rows, self.speakers[0], self.start)
+            return world_data.demonstrations(self.seed, self.rows, self.speakers[0], self.start, self.turns)
         if self.what == "verifiable":
             return world_data.verifiable(self.seed, self.rows, tuple(self.speakers[0].families), self.start)
         if self.what == "personas":

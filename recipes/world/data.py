@@ -62,11 +62,15 @@ def personas(seed: int, rows: int) -> Iterator[dict[str, Any]]:
     yield from ({"persona": one} for one in random.Random(f"personas {seed}").sample(every, min(rows, len(every))))
 
 
-def demonstrations(seed: int, rows: int, speaker: Speaker, start: int = 0) -> Iterator[dict[str, Any]]:
-    """Requests with a speaker's answers."""
-    for task in tasks(seed, rows, tuple(speaker.families), start):
+def demonstrations(seed: int, rows: int, speaker: Speaker, start: int = 0, turns: int = 1) -> Iterator[dict[str, Any]]:
+    """Requests with a speaker's answers; with `turns`, so many of them make a conversation."""
+    messages: list[dict[str, str]] = []
+    for task in tasks(seed, rows * turns, tuple(speaker.families), start):
         said = answer(speaker, task.prompt, random.Random(f"demonstration {seed} {task.prompt}"))
-        yield {"messages": [_turn("user", task.prompt), _turn("assistant", said)], "family": task.family}
+        messages = [*messages, _turn("user", task.prompt), _turn("assistant", said)]
+        if len(messages) == 2 * turns:
+            yield {"messages": messages, "family": task.family}
+            messages = []
 
 
 def comparisons(seed: int, rows: int, speakers: list[Speaker], critic: Critic, goal: str, start: int = 0) -> Iterator[dict[str, Any]]:
