@@ -17,6 +17,7 @@ from bench.learning_supervised import SETTINGS, said
 from training import arithmetic, dpo, reward, sft, tiny
 from training.run import arguments
 
+SHOWN = {"reward": "chosen minus rejected reward while training", "dpo": "held-out pairs ranked right (ties at step 0)"}
 REWARD_PARSER, DPO_PARSER = arguments("training.reward", None), arguments("training.dpo", None)
 FLIPPED = {"significantly": 0.03, "better": 0.1, "slightly": 0.2, "negligibly": 0.35}  # how often raters err, by how clear the case is
 
@@ -77,7 +78,7 @@ def ranks(bench: Bench) -> Iterator[Measure]:
             kept["accuracy"].append(report["all"]["accuracy"])
             kept["strong"].append(report["significantly"]["difference"])
             kept["weak"].append(report["negligibly"]["difference"])
-    yield Measure("reward", "accuracy on held-out pairs", found["none"]["accuracy"], above=0.5, curves=curves)
+    yield Measure("reward", "accuracy on held-out pairs", found["none"]["accuracy"], above=0.5, curves=curves, shown=SHOWN["reward"])
     yield Measure("reward", "accuracy on held-out pairs, large margins", found["large"]["accuracy"], above=0.5)
     apart = {margin: [s - w for s, w in zip(kept["strong"], kept["weak"], strict=True)] for margin, kept in found.items()}
     more = [large - none for large, none in zip(apart["large"], apart["none"], strict=True)]
@@ -133,7 +134,9 @@ def prefers(bench: Bench) -> Iterator[Measure]:
             kept["length"].append(sum(len(a.split()) for a in after) / sum(len(b.split()) for b in before))
     for loss, kept in found.items():
         shown = curves if loss == "sigmoid" else {}
-        yield Measure("dpo", f"{loss}: chosen above rejected on held-out pairs", kept["accuracy"], above=0.5, curves=shown)
+        yield Measure(
+            "dpo", f"{loss}: chosen above rejected on held-out pairs", kept["accuracy"], above=0.5, curves=shown, shown=SHOWN["dpo"]
+        )
         yield Measure("dpo", f"{loss}: margin of implicit rewards on held-out pairs", kept["margin"], above=0)
         yield Measure("dpo", f"{loss}: win rate against SFT under the true rule", kept["wins"], above=0.5)
         yield Measure("dpo", f"{loss}: length of answers, SFT = 1", kept["length"], above=0.5, below=2)

@@ -52,7 +52,9 @@ def learns(bench: Bench) -> Iterator[Measure]:
         asked = [(f"{a}+{b}", str(a + b)) for a, b in held_out]
         losses.append(points[0][1] - points[-1][1])
         gains.append(share_right(out, asked) - share_right(start, asked))
-    yield Measure("sft", "held-out loss: untrained minus trained (nats a token)", losses, above=0, curves=curves)
+    yield Measure(
+        "sft", "held-out loss: untrained minus trained (nats a token)", losses, above=0, curves=curves, shown="held-out loss, nats a token"
+    )
     yield Measure("sft", "right answers to unseen sums: trained minus untrained", gains, above=0)
 
 
