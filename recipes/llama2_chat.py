@@ -94,7 +94,7 @@ class Llama2Config(RecipeConfig):
     """The recipe's settings.
 
     Attributes:
-        tokens: of a prompt with its answer, for the plan. answer_tokens: the longest answer when comparisons are made.
+        tokens: of a prompt with its answer, for the plan.
         validation: the share of comparisons on which the reward models are tested.
     """
 
@@ -104,7 +104,6 @@ class Llama2Config(RecipeConfig):
     sampling: Sampling
     ppo: Final | None = None
     ghost: Ghost | None = None
-    answer_tokens: int = 48
     tokens: float = 40.0
     validation: float = 0.1
 
@@ -115,7 +114,7 @@ class Llama2Config(RecipeConfig):
 
     @property
     def trainings(self) -> list[Train]:
-        """All that is trained."""
+        """All that is trained, for the check before the run."""
         return [part.train for part in (self.sft, *self.goals.values(), self.sampling, self.ppo, self.ghost) if part]
 
     @property
@@ -170,8 +169,8 @@ def steps(config: Llama2Config, rooms: Rooms) -> list[Step]:
             work, who = partial(compare, config, rooms, name), (*goal.pool, goal.judge)
             made.append(Step(f"compared_{name}", f"two answers graded for {name}", work, ("sft",), [known, config.seed], size, who))
     after = tuple(f"compared_{name}" for name, goal in config.goals.items() if not goal.data)
-    rules = {"same_answers": "NOT same_answers"}
-    mix("comparisons", "both kinds of comparisons", "pair", compared, after, select=rules, validation={"fraction": config.validation})
+    rules: Settings = {"select": {"same_answers": "NOT same_answers"}, "validation": {"fraction": config.validation}}
+    mix("comparisons", "both kinds of comparisons", "pair", compared, after, **rules)
     for name, goal in config.goals.items():
         train(f"rm_{name}", f"the {name} reward model", "reward", "comparisons", "sft", goal.train, 2 * goal.rows)
 
@@ -195,14 +194,12 @@ def steps(config: Llama2Config, rooms: Rooms) -> list[Step]:
         name, final = f"v{len(rounds.rounds) + 1}", config.ppo
         mix(f"{name}_prompts", "prompts that are not the exam's", final.kind, final.prompts, dedup={"exact": True})
         reward = {"reward_by": "llama2", "reward": {"reward_model": str(out / models[0])}, "safety_model": str(out / models[1])}
-        about = {"safety_sources": [n for n in final.prompts if n.startswith("safety")]}
-        train(name, "PPO with the piecewise reward", "ppo", f"{name}_prompts", start, final.train, final.rows, {**reward, **about})
+        reward["safety_sources"] = [n for n in final.prompts if n.startswith("safety")]
+        train(name, "PPO with the piecewise reward", "ppo", f"{name}_prompts", start, final.train, final.rows, reward)
         sits(name, name)
         start = name
 
-    # 3.3 Ghost Attention
-    if config.ghost is not None:
-        made += ghost.steps(rooms, config.ghost, start)
+    made += ghost.steps(rooms, config.ghost, start) if config.ghost else []  # 3.3
 
     # 3.4 evaluation by the reward models
     versions = [s.name.removeprefix("exam_") for s in made if s.name.startswith("exam_")]
@@ -216,7 +213,7 @@ def compare(config: Llama2Config, rooms: Rooms, name: str, place: Path) -> Figur
     """Two answers to each prompt, of v0 at different temperatures or of other models, and which is how much better."""
     goal = config.goals[name]
     with rooms.serve(rooms.out / "sft", place) as policy:
-        params = [{"temperature": t, "max_tokens": config.answer_tokens} for t in goal.temperatures]
+        params = [{"temperature": t, "max_tokens": config.exam_tokens} for t in goal.temperatures]
         own = [{**policy, "name": f"v0-{p['temperature']:g}", "model": policy["name"], "params": p} for p in params]
         wanted = {"prompts": {"path": rooms.path(goal.prompts or ""), "limit": goal.rows or None}, "per_prompt": 2, "name": place.name}
         asked = {"models": [*own, *rooms.models(*goal.pool, goal.judge)], "pool": [*(m["name"] for m in own), *goal.pool]}

@@ -102,7 +102,7 @@ def _rounds(page: Report, config: Llama2Config, out: Path, rounds: list[str], fi
 def _ppo(page: Report, out: Path, versions: list[str]) -> None:
     for name in versions:
         page.section(f"PPO ({name})", "The helpfulness model's score of the sampled answers, and how far the policy moved.")
-        page.curve(name, out / name / "metrics.jsonl", "reward")
+        page.curve(name, out / name / "metrics.jsonl", "reward_model")
         page.curve(name, out / name / "metrics.jsonl", "kl")
 
 

@@ -25,7 +25,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 TOY, PAPER = RECIPES / "llama2_chat.toy.yaml", RECIPES / "llama2_chat.paper.yaml"
 SMALLEST = [
     "world.files.exam.rows=24", "world.files.annotations.rows=80", "world.files.helpful.rows=80", "world.files.safe.rows=40",
-    "world.files.ask1.rows=12", "world.files.harm1.rows=6", "world.files.ask4.rows=16", "world.files.harm3.rows=6",
+    "world.files.ask1.rows=12", "world.files.harm1.rows=6", "world.files.ask3.rows=16", "world.files.harm3.rows=6",
     'sampling.rounds=[{"helpfulness": {"path": "world:ask1"}, "safety": {"path": "world:harm1"}}]',
     "sampling.settings.samples=4", "sampling.settings.sweep=4", "sampling.settings.max_tokens=12", "sampling.train.set.num_train_epochs=1",
     "sft.train.set.num_train_epochs=4", "helpfulness.train.set.num_train_epochs=1", "safety.train.set.num_train_epochs=1",
@@ -69,8 +69,8 @@ def test_it_runs_and_goes_on_after_a_kill_to_the_same_report(tmp_path: Path) -> 
 
 def test_without_the_pool_a_round_knows_nothing_of_the_rounds_before(tmp_path: Path) -> None:
     pooled, alone = plan(TOY, tmp_path), plan(TOY, tmp_path, "sampling.pool=false")
-    assert {"v1_samples", "v2_samples"} <= set(pooled["v3_samples"].after)
-    assert not {"v1_samples", "v2_samples"} & set(alone["v3_samples"].after)
+    assert "v1_samples" in pooled["v2_samples"].after
+    assert "v1_samples" not in alone["v2_samples"].after
 
 
 def test_the_plan_at_paper_size_needs_no_network_and_counts_as_published(tmp_path: Path) -> None:
