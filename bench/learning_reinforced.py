@@ -20,7 +20,7 @@ RL = {"batch": 128, "per_device_train_batch_size": 128, "max_steps": 250, "lr_sc
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "grpo": (rlvr, {"algorithm": "grpo", "learning_rate": 1e-3, "beta": 0.02, "num_generations": 8}),
     "rloo": (rlvr, {"algorithm": "rloo", "learning_rate": 1e-3, "beta": 0.02, "num_generations": 8}),
-    "ppo": (ppo, {"learning_rate": 1e-3, "beta": 0.02, "ppo_epochs": 2, "warmup_ratio": 0.0}),
+    "ppo": (ppo, {"learning_rate": 1e-3, "beta": 0.02, "ppo_epochs": 2, "warmup_ratio": 0.0, "max_steps": 150}),
 }
 SAMPLES = 8
 
