@@ -133,14 +133,17 @@ def judge(critic: Critic, messages: list[dict[str, Any]], rng: random.Random) ->
     flat = rng.random() < critic.flat
     grades = [grade(task, a) if task else Grade(False, 0.1, 1.0, 0.1, 0) for a in answers]
 
-    def worth(i: int, of: str) -> float:
+    def taken(i: int, of: str) -> float:  # a comparison has no scale to end at
         bent = getattr(grades[i], of) + critic.length_bias * grades[i].padding + (critic.position_bias if i == 0 else 0.0)
-        return 0.8 if flat else min(1.0, max(0.0, bent + rng.gauss(0, critic.noise)))
+        return 0.8 if flat else bent + rng.gauss(0, critic.noise)
+
+    def worth(i: int, of: str) -> float:
+        return min(1.0, max(0.0, taken(i, of)))
 
     for kind in ("helpfulness", "safety", "pairwise"):
         if rubric.startswith(rubrics.COMPARE[kind]):
             of = {"helpfulness": "helpful", "safety": "safe", "pairwise": "quality"}[kind]
-            gap = worth(0, of) - worth(1, of)
+            gap = taken(0, of) - taken(1, of)
             return json.dumps({"rationale": "by what each is worth", "verdict": _verdict(kind, gap, critic)})
     if rubrics.ADDITIVE in rubric:
         return json.dumps({"rationale": "points for what holds", "score": round(5 * worth(0, "quality"))})
