@@ -24,10 +24,13 @@ PUBLISHED = {  # Table 4 of arXiv 2401.10020 (v1), Llama 2 70B on Open Assistant
     "published M3": (0.817, 0.432, 0.143, 0.349, 0.324),
 }
 SIMULATED = """**Simulated**: the requests, the people's ranked answers, the writer of prompts and the referee are programs of a small world
-in which the worth of any answer is computed. So is the judge of each round: a model of this size cannot read a rubric, so a program whose
-dials are in the config (`noise`, `flat`: the share of judgements without an opinion, `length_bias`) stands in for M_t's judging, and
-the judging examples that M1 is trained on teach it nothing that is used. **Not simulated**: the models' answers, the requests to the judge
-and what is made of its replies, scores, pairs, both trainings, the exam. With `judge: self` the model itself judges."""
+in which the worth of any answer is computed. **Not simulated**: the models' answers, what is asked of judges and made of their \
+replies, scores,
+pairs, both trainings, the exam."""
+STANDS_IN = """The judge of each round is simulated too: a model of this size cannot read a rubric, so a program whose dials are \
+in the config
+(`noise`; `flat`, the share of judgements without an opinion; `length_bias`) stands in for M_t's judging. The judging examples are made and
+mixed, but nothing that M1 learns from them is used. With `judge: self` the model itself judges."""
 
 
 def candidate_figures(directory: Path) -> Figures:
@@ -54,7 +57,7 @@ def write_report(config: SelfRewardingConfig, rooms: Rooms, made: list[Step], fi
         rooms.out, "Self-Rewarding Language Models", "A model that judges its own answers and learns from them (arXiv 2401.10020)."
     )
     if config.world.models:
-        page.text(SIMULATED)
+        page.text(SIMULATED if config.loop.judge == "self" else f"{SIMULATED}\n\n{STANDS_IN}")
     done = [t for t in range(1, config.rounds + 1) if f"feedback_{t}" in figures]
     models = [t for t in range(1, config.rounds + 2) if f"exam_m{t}" in figures]
     _outcome(page, config, figures, models)
@@ -124,7 +127,8 @@ def _rounds(page: Report, config: SelfRewardingConfig, figures: dict[str, Figure
     page.section("Rounds", "Each round: new prompts, answers of the newest model, judgements, and what gave a pair.", rows)
     if done:
         page.lines("scores", histogram, "score (mean of the judgements)", "share of answers")
-        page.table([{"round": t, "margins": str(figures[f"feedback_{t}"]["pairs"]["margins"])} for t in done])
+        margins = {t: figures[f"feedback_{t}"]["pairs"]["margins"] for t in done}
+        page.table([{"round": t, "margins": ", ".join(f"{n:,} of {size}" for size, n in found.items())} for t, found in margins.items()])
 
 
 def _models(page: Report, config: SelfRewardingConfig, out: Path, figures: dict[str, Figures], models: list[int]) -> None:
