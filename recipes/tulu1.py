@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from columnar import cli
-from columnar.config import load
+from columnar.config import Config, load
 from recipes.report import Report
 from recipes.rooms import RecipeConfig, Rooms, Train
 from recipes.steps import Figures, Step, arguments, perform, show
@@ -29,10 +29,18 @@ from recipes.taste import correlations, taste
 from training.tiny import SIZES
 
 
+class Pretraining(Config):
+    """What stands for the pretraining of a base model that is made here: a source of text, and how it is learnt."""
+
+    source: dict[str, Any]
+    train: Train = Train()
+
+
 class Tulu1Config(RecipeConfig):
     """The recipe's settings.
 
     Attributes:
+        pretraining: of a base that is a size; left out = random weights.
         sets: instruction sets by name, each a source as in a mix. mixes: names of their sets.
         alone: sets that get a model of their own; left out = all of them.
         select: rules that rows must satisfy. tokens: of a row, of every set or of each, for the plan.
@@ -40,6 +48,7 @@ class Tulu1Config(RecipeConfig):
         questions: of the exam, for the plan, where it is not the world's.
     """
 
+    pretraining: Pretraining | None = None
     sets: dict[str, dict[str, Any]]
     mixes: dict[str, list[str]]
     alone: list[str] | None = None
@@ -86,8 +95,15 @@ def steps(config: Tulu1Config, rooms: Rooms) -> list[Step]:
         return rooms.mix({**mix, "decontam": rooms.held_out()}, place)
 
     def base(place: Path) -> Figures:
-        made = rooms.run("training.tiny", out / f"data_{whole}", "--out", place, "--size", config.base, "--template", "tulu")
-        return {"parameters": made.get("parameters")}
+        before = config.pretraining
+        if before is None:
+            argv = [out / f"data_{whole}", "--out", place / "model", "--size", config.base, "--template", "tulu"]
+            return dict(rooms.run("training.tiny", *argv))
+        source = {"name": "pretraining", **before.source, "path": rooms.path(str(before.source["path"]))}
+        mix = {"name": "pretraining", "kind": "sft", "sources": [source], "decontam": rooms.held_out()}
+        told = rooms.mix(mix, place / "data")
+        rooms.train("sft", before.train, place / "data", config.base, place / "model")
+        return told
 
     def train(name: str, start: str | Path, place: Path) -> Figures:
         return dict(rooms.train("sft", config.train, out / f"data_{name}", start, place)["counts"]["train"])
@@ -106,8 +122,11 @@ def steps(config: Tulu1Config, rooms: Rooms) -> list[Step]:
         made.append(Step(f"data_{name}", says, partial(data, names), (), [*known, config.seed], {"rows": config.rows(names)}))
     small = config.base in SIZES
     if small:  # one tokenizer and one start for all models, as they share a published one at real size
-        made.append(Step("base", "a tokenizer and random weights for all models", base, (f"data_{whole}",), config.base))
-    start = out / "base" if small else config.base
+        before = config.pretraining
+        known = [config.base, before and [before.source, rooms.fingerprint(str(before.source["path"])), rooms.training(before.train), held]]
+        text = () if before else (f"data_{whole}",)
+        made.append(Step("base", "a tokenizer and a base model for all", base, text, known))
+    start = out / "base" / "model" if small else config.base
     for name, names in taught.items():
         size = rooms.training_size(config.train, config.rows(names), config.length(names))
         after = (f"data_{name}", *(("base",) if small else ()))
@@ -196,7 +215,9 @@ def main(args: argparse.Namespace) -> int:
     config = load(Tulu1Config, args.config, args.settings)
     rooms = Rooms(config, args.out, args.config.parent)
     made = steps(config, rooms)
-    rooms.check(made, [str(s["path"]) for s in config.sets.values()], [config.train], live=not args.dry_run)
+    more = [config.pretraining] if config.pretraining else []
+    sources = [*config.sets.values(), *(m.source for m in more)]
+    rooms.check(made, [str(s["path"]) for s in sources], [config.train, *(m.train for m in more)], live=not args.dry_run)
     if args.dry_run:
         return show(made, args.out, args.json)
     with rooms.open():

@@ -38,7 +38,7 @@ class Dsft(Config):
     Attributes:
         seeds: tasks by people, for Self-Instruct. data: or a source of dialogues that exist (UltraChat), in place of making them.
         prompts: so many are made, by so many requests at once, each less like the others than `threshold` (ROUGE-L).
-        refinements: of each request. turns: least and most answers of a conversation with a simulated user.
+        refinements: of each request. turns: least and most answers of a conversation with a simulated user; of `conversations` prompts.
         select: rules that rows must satisfy (a reason, and SQL over its columns).
         tokens: of a row, for the plan.
     """
@@ -51,6 +51,7 @@ class Dsft(Config):
     threshold: float = 0.7
     refinements: int = 1
     turns: tuple[int, int] = (1, 3)
+    conversations: int | None = None
     select: dict[str, str] = Field(default_factory=lambda: dict(RULES))
     tokens: int = 60
     train: Train = Train()
@@ -103,7 +104,8 @@ def steps(config: ZephyrConfig, rooms: Rooms) -> list[Step]:
         return dict(rooms.generate("self_instruct", {**told, **size, "classify": False, "seed": seed}, place))
 
     def dialogues(mode: str, place: Path) -> Figures:
-        told = {"name": mode, "prompts": {"path": str(out / "prompts")}, "models": rooms.models(teacher), "seed": seed}
+        limit = dsft.conversations if mode == "chat" else None
+        told = {"name": mode, "prompts": {"path": str(out / "prompts"), "limit": limit}, "models": rooms.models(teacher), "seed": seed}
         more = {"refinements": dsft.refinements} if mode == "refine" else {"turns": list(dsft.turns)}
         return dict(rooms.generate("dialogue", {**told, "mode": mode, **more}, place))
 
@@ -129,7 +131,8 @@ def steps(config: ZephyrConfig, rooms: Rooms) -> list[Step]:
         return dict(rooms.train(method, how, out / mix, start, place))
 
     held = rooms.fingerprint(config.exam)
-    rows = float((dsft.data or {}).get("cap") or 2 * dsft.prompts)
+    talks = dsft.conversations or dsft.prompts
+    rows = float((dsft.data or {}).get("cap") or dsft.prompts + talks)
     if dsft.data is None:
         who = [dsft.prompts, dsft.threshold, dsft.requests, seed, rooms.fingerprint(dsft.seeds), rooms.speaking(teacher)]
         size = rooms.calls(teacher, asked / 4, 700, 300, rows=dsft.prompts)
@@ -144,8 +147,9 @@ def steps(config: ZephyrConfig, rooms: Rooms) -> list[Step]:
             size,
             (teacher,),
         )
-        size = rooms.calls(teacher, dsft.prompts * (sum(dsft.turns) - 1), 600, 200, rows=dsft.prompts)
-        add("conversations", "the teacher and a simulated user", partial(dialogues, "chat"), ("prompts",), dsft.turns, size, (teacher,))
+        size = rooms.calls(teacher, talks * (sum(dsft.turns) - 1), 600, 200, rows=talks)
+        work = partial(dialogues, "chat")
+        add("conversations", "the teacher and a simulated user", work, ("prompts",), [dsft.turns, talks], size, (teacher,))
     before = () if dsft.data else ("refined", "conversations")
     known = [dsft.select, dsft.data, held, seed, *rooms.fingerprint((dsft.data or {}).get("path"))]
     add("dsft_mix", "what declines, shouts, repeats or is in the exam left out", dsft_mix, before, known, {"rows": rows})

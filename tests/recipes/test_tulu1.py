@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TOY, PAPER = ROOT / "recipes" / "tulu1.toy.yaml", ROOT / "recipes" / "tulu1.paper.yaml"
 SMALL = {
     "world.files.exam.rows": 12, "world.files.tasks.rows": 40, "world.files.chats.rows": 30, "alone": "[tasks]",
-    "mixes": "{both: [tasks, chats]}", "train.set.num_train_epochs": 1,
+    "mixes": "{both: [tasks, chats]}", "train.set.num_train_epochs": 1, "pretraining": "null",
 }  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def test_sets_and_mixes_become_models(whole: Path) -> None:
     assert set(both) == {"tasks", "chats"} and both["tasks"] == figures(whole, "data_tasks")["sources"]["tasks"]
     learnt = figures(whole, "both")
     assert 0 < learnt["learnt"] < learnt["tokens"], "the loss is on the answers alone"
-    tokenizers = {(whole / name / "tokenizer.json").read_bytes() for name in ("base", "tasks", "both")}
+    tokenizers = {(whole / name / "tokenizer.json").read_bytes() for name in ("base/model", "tasks", "both")}
     assert len(tokenizers) == 1, "all models share one"
     assert {line["model"] for line in figures(whole, "taste")["models"]} == {"tasks", "both"}
     report = (whole / "report.md").read_text()
