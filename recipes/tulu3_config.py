@@ -112,8 +112,14 @@ class Rlvr(Sources):
     tokens: float = 1000
     prompts: str | None = None
     constrained: int = 0
-    train: Train = Train()
+    ppo: Train = Train()
+    grpo: Train = Train()
     reward_model: Train = Train()
+
+    @property
+    def train(self) -> Train:
+        """The training that is done."""
+        return self.ppo if self.by == "ppo" else self.grpo
 
 
 class Ablate(Config):

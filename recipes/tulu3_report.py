@@ -31,10 +31,12 @@ def write_report(config: Tulu3Config, rooms: Rooms, made: list[Step], figures: d
         page.section("What the paper says, and what this run shows", rows=claims(exams, figures, config))
         page.lines("stages", {kind: curve(exams, *kind.split(", ")) for kind in KINDS}, "stage (1 SFT, 2 DPO, 3 RLVR)", "share", "o")
     for name in [s.name for s in made if s.name.startswith("persona_")]:
-        page.section(f"Rows from personas: {name.removeprefix('persona_')}", rows=[plain(figures[name])])
+        page.section(
+            f"Rows from personas: {name.removeprefix('persona_')}", rows=[plain(figures[name]) | figures[name].get("rejected", {})]
+        )
     funnels(page, figures)
     if "preferences" in figures:
-        pairs_of(page, figures["preferences"])
+        pairs_of(page, {part: found["pairs"] for part, found in figures["preferences"].items()})
     page.section("Exams", "Development decided the settings; unseen was looked at after. Shares and means from 0 to 1.")
     page.table(even([{"model": n, "exam": which, **plain(f)} for n, found in exams.items() for which, f in found.items()]))
     if toy:
@@ -101,7 +103,7 @@ def funnels(page: Report, figures: dict[str, Figures]) -> None:
                 rows=even([{"source": s, "in": c["in"], **c["dropped"], "out": c["out"]} for s, c in mix["sources"].items()]),
             )
             contaminated[name] = mix["contaminated"]
-    page.section("Contamination", "Rows that hold an item of an exam, by the scan; `decontaminate: false` keeps them.")
+    page.section("Contamination", "Rows that hold an item of an exam, by the scan (`exam` is the development exam).")
     page.table(even([{"mix": name, "scanned": bool(found), **found} for name, found in contaminated.items()]))
 
 
