@@ -97,7 +97,7 @@ def steps(config: Tulu1Config, rooms: Rooms) -> list[Step]:
     def base(place: Path) -> Figures:
         before = config.pretraining
         if before is None:
-            argv = [out / f"data_{whole}", "--out", place / "model", "--size", config.base, "--template", "tulu"]
+            argv: list[str | Path] = [out / f"data_{whole}", "--out", place / "model", "--size", config.base, "--template", "tulu"]
             return dict(rooms.run("training.tiny", *argv))
         source = {"name": "pretraining", **before.source, "path": rooms.path(str(before.source["path"]))}
         mix = {"name": "pretraining", "kind": "sft", "sources": [source], "decontam": rooms.held_out()}
