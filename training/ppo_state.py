@@ -42,7 +42,9 @@ class Models:
         else:
             from peft import get_peft_model
 
-            policy, value = get_peft_model(policy, lora), get_peft_model(value, job.peft("TOKEN_CLS"))
+            small = job.peft("TOKEN_CLS")
+            small.exclude_modules = ["score"]  # the head is one row: it is trained whole
+            policy, value = get_peft_model(policy, lora), get_peft_model(value, small)
             self.reference = None  # the policy without its addition
         for model in (policy, value):
             align(model, self.tokenizer)
