@@ -201,7 +201,6 @@ def steps(config: Llama2Config, rooms: Rooms) -> list[Step]:
 
     made += ghost.steps(rooms, config.ghost, start) if config.ghost else []  # 3.3
 
-    # 3.4 evaluation by the reward models
     versions = [s.name.removeprefix("exam_") for s in made if s.name.startswith("exam_")]
     if config.exam is not None:
         after = (*models, *(f"exam_{version}" for version in versions))
