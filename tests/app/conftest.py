@@ -111,7 +111,7 @@ class serving:
         self.process.wait(20)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: playwright keeps an event loop running, in which other tests cannot start theirs
 def chromium() -> Iterator[Browser]:
     """A real Chromium: the system's, or the one playwright installed."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
