@@ -67,7 +67,7 @@ def test_help_answers_without_heavy_imports(command: str) -> None:
 import runpy, sys
 sys.argv = ["x", "--help"]
 try:
-    runpy.run_module({command!r}, run_name="__main__")
+    runpy.run_module({command!r}, run_name="__main__", alter_sys=True)
 except SystemExit as stop:
     assert stop.code == 0, stop.code
 heavy = {HEAVY!r} & set(sys.modules)
