@@ -190,7 +190,8 @@ def write_report(config: ZephyrConfig, rooms: Rooms, made: list[Step], figures: 
     for name in ("dsft_mix", "pairs_mix"):
         mix = figures[name]
         funnel = [{"source": s, "in": c["in"], **c["dropped"], "out": c["out"]} for s, c in mix["sources"].items()]
-        page.section(f"Funnel of {name}", f"Rows with exam items, left out: {mix['contaminated']}.", rows=even(funnel))
+        said = f"Rows that hold items of the exam: {sum(mix['contaminated'].values()):,}."
+        page.section(f"Funnel of {name}", said, rows=even(funnel))
     if "feedback" in figures:
         page.pairs(figures["feedback"])
     exams = {s.name.removeprefix("exam_"): figures[s.name] for s in made if s.name.startswith("exam_")}
