@@ -69,8 +69,8 @@ def test_from_personas_to_verified_rewards(whole: Path) -> None:
     for name in ("sft", "dpo", "rlvr"):
         exam = figures(whole, f"exam_{name}")
         assert exam["dev"]["answers"] == exam["unseen"]["answers"] == 24
-    value = json.loads((whole / "rlvr" / "run.json").read_text())
-    assert str(whole / "reward_model") in json.dumps(value), "PPO's value model starts from the reward model"
+    settings = (whole / "rlvr" / "config.yaml").read_text()
+    assert f"value_model: {whole / 'reward_model'}" in settings, "PPO's value model starts from the reward model"
 
 
 def test_the_report(whole: Path) -> None:
