@@ -88,7 +88,7 @@ def _outcome(page: Report, config: SelfRewardingConfig, figures: dict[str, Figur
         page.text(
             f"From M{models[0]} to M{models[-1]} the true quality on held-out requests went {'up' if better else 'down or nowhere'} "
             f"({path['quality']}; right answers {path['correct']}), and answers got {'longer' if longer else 'no longer'} "
-            f"({path['words']} words; sentences that say nothing {path['padding']}). One seed ({config.seed}); docs/systems.md has several."
+            f"({path['words']} words; sentences that say nothing {path['padding']}). One seed ({config.seed}): differences of a few hundredths mean little."
         )
 
 
