@@ -204,21 +204,18 @@ def steps(config: Tulu3Config, rooms: Rooms) -> list[Step]:
         [rl.by, rooms.training(rl.train)],
         size,
     )
+
+    def sits(name: str) -> None:
+        known_exams = [exams, config.tasks, config.unseen_tasks]
+        add(f"exam_{name}", f"{name}: development and unseen exams", partial(do.exam, out / name), ("sft_mix", name), known_exams)
+
+    for name in ("sft", "dpo", "rlvr"):
+        sits(name)
     if config.ablate.contaminated:
-        work = partial(do.mix, "sft", sft, mixed, dedup=sft.dedup, scan=False)
-        add(
-            "sft_mix_unscanned",
-            "the ablation: the SFT mix without the scan",
-            work,
-            tuple(mixed),
-            [known(sft), sft.dedup],
-            {"rows": sft_rows},
-        )
-        work = partial(lambda place: train(directory=out / "sft_mix_unscanned", out=place))
-        add("sft_unscanned", "supervised fine-tuning on it", work, ("sft_mix_unscanned",), rooms.training(sft.train))
-    for name in ("sft", "dpo", "rlvr", *(("sft_unscanned",) if config.ablate.contaminated else ())):
-        tasks = [exams, config.tasks, config.unseen_tasks]
-        add(f"exam_{name}", f"{name}: development and unseen exams", partial(do.exam, out / name), ("sft_mix", name), tasks)
+        work, mix, made_by = partial(do.mix, "sft", sft, mixed, dedup=sft.dedup, scan=False), "sft_mix_unscanned", [known(sft), sft.dedup]
+        add(mix, "the ablation: the SFT mix without the scan", work, tuple(mixed), made_by, {"rows": sft_rows})
+        add("sft_unscanned", "supervised fine-tuning on it", lambda p: train(directory=out / mix, out=p), (mix,), rooms.training(sft.train))
+        sits("sft_unscanned")
     if config.ablate.family:
         add("family", "the SFT mix without one source after the other", do.family, ("sft_mix",), config.ablate.model_dump())
     return made
