@@ -202,9 +202,9 @@ def best(lines: list[dict[str, Any]], taught: dict[str, list[str]], mixes: dict[
     names = [k for k in lines[0] if k not in ("model", "average")]
     single = [line for line in lines if line["model"] not in mixes]
     first = {k: max(line[k] for line in lines) for k in names}
-    won = {str(line["model"]): sum(line[k] == first[k] for k in names) for line in lines}
+    won = {str(line["model"]): sum(line[k] == first[k] > 0 for k in names) for line in lines}
     top = max(lines, key=lambda line: line["average"] or 0.0)["model"] if lines else ""
-    alone = max((sum(line[k] == first[k] for k in names) for line in single), default=0)
+    alone = max((sum(line[k] == first[k] > 0 for k in names) for line in single), default=0)
     told = ", ".join(f"{name} in {count}" for name, count in won.items() if count)
     found = f"The best average is {top}'s. Best, or equal to the best, of {len(names)} skills: {told}."
     return f"{found} No set alone is best in more than {alone}."
