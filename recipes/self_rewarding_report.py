@@ -88,7 +88,8 @@ def _outcome(page: Report, config: SelfRewardingConfig, figures: dict[str, Figur
         page.text(
             f"From M{models[0]} to M{models[-1]} the true quality on held-out requests went {'up' if better else 'down or nowhere'} "
             f"({path['quality']}; right answers {path['correct']}), and answers got {'longer' if longer else 'no longer'} "
-            f"({path['words']} words; sentences that say nothing {path['padding']}). One seed ({config.seed}): differences of a few hundredths mean little."
+            f"({path['words']} words; sentences that say nothing {path['padding']}). "
+            f"One seed ({config.seed}): differences of a few hundredths mean little."
         )
 
 
@@ -157,7 +158,12 @@ def _models(page: Report, config: SelfRewardingConfig, out: Path, figures: dict[
     duels = [t for t in models[1:] if f"duel_{t - 1}" in figures]
     if duels:
         told = "Greedy answers to the exam, judged in both orders; orders that disagree are a tie; `lc` is the win rate at equal length."
-        page.section("Head to head", told, [{"models": f"M{t} against M{t - 1}", **figures[f"duel_{t - 1}"]} for t in duels])
+        page.section("Head to head", told, [_duel(t, figures[f"duel_{t - 1}"]) for t in duels])
+
+
+def _duel(t: int, found: Figures) -> dict[str, Any]:
+    counts = {name: found[name] for name in ("wins", "ties", "losses", "unjudged")}
+    return {"models": f"M{t} against M{t - 1}", **counts, "win rate": found["rate"], "lc": found["lc"]}
 
 
 def _samples(page: Report, out: Path, models: list[int]) -> None:

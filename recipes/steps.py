@@ -123,7 +123,7 @@ def perform(steps: Sequence[Step], out: Path, redo: bool = False) -> dict[str, F
             made = step.work(place)
         except Enough as enough:
             made = {**enough.figures, "stopped": str(enough)}
-        figures[step.name] = json.loads(json.dumps(made))
+        figures[step.name] = json.loads(json.dumps(made, sort_keys=True))  # as they will be read back: a report depends on the order
         finished = {"key": key, "done": True, "after": step.after, "does": step.does, "figures": figures[step.name]}
         write_json(out / "steps" / f"{step.name}.json", {**finished, "seconds": round(time.time() - started, 1)})
         if figures[step.name].get("stopped"):  # a stage of generation has an empty one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def recipe(log: list[str], seed: int = 1, fails: str = "", ends: str = "") -> li
                 raise ConfigError("no")
             if name == ends:
                 raise Enough("nothing left to learn", {"yield": 0.0})
-            return {"rows": len(name)}
+            return {"rows": len(name), "a": 1}
 
         return do
 
@@ -34,8 +35,9 @@ def recipe(log: list[str], seed: int = 1, fails: str = "", ends: str = "") -> li
 def test_done_once(tmp_path: Path) -> None:
     log: list[str] = []
     first = perform(recipe(log), tmp_path)
-    assert log == ["data", "model", "exam"] and first["model"] == {"rows": 5}
-    assert perform(recipe(log), tmp_path) == first and len(log) == 3
+    assert log == ["data", "model", "exam"] and first["model"] == {"rows": 5, "a": 1}
+    again = perform(recipe(log), tmp_path)
+    assert json.dumps(again) == json.dumps(first) and len(log) == 3, "in the same order too"
     assert [line["state"] for line in plan(recipe(log), tmp_path)] == ["done"] * 3
 
 
