@@ -36,7 +36,7 @@ def write_report(config: Tulu3Config, rooms: Rooms, made: list[Step], figures: d
         )
     funnels(page, figures)
     if "preferences" in figures:
-        pairs_of(page, {part: found["pairs"] for part, found in figures["preferences"].items()})
+        pairs_of(page, {part: found["pairs"] for part, found in sorted(figures["preferences"].items())})
     page.section("Exams", "Development decided the settings; unseen was looked at after. Shares and means from 0 to 1.")
     page.table(even([{"model": n, "exam": which, **plain(f)} for n, found in exams.items() for which, f in found.items()]))
     if toy:
@@ -119,7 +119,7 @@ def pairs_of(page: Report, parts: dict[str, Figures]) -> None:
                 if isinstance(value, int):
                     line[key] = line.get(key, 0) + value
     page.text("Who wrote the chosen and the rejected answers; `policy` is the SFT model:")
-    page.table(even([{"model": model, **counts} for model, counts in wins.items()]))
+    page.table(even([{"model": model, **counts} for model, counts in sorted(wins.items())]))
     margins: dict[str, float] = {}
     for found in parts.values():
         for edge, count in found["margins"].items():
