@@ -27,7 +27,7 @@ from pydantic import Field, model_validator
 
 from columnar.config import Config
 from columnar.errors import CaravanError, ConfigError
-from columnar.store import file_sha256, whole_file
+from columnar.store import file_sha256, stage_key, whole_file
 from generation.models import ModelConfig
 from recipes import preflight
 from recipes.serving import served
@@ -171,8 +171,6 @@ class Rooms:
             yield
 
     def _world_file(self, name: str) -> Path:
-        from columnar.store import stage_key
-
         key = stage_key(name, 1, self.config.world.files[name].model_dump(mode="json"), [])
         return self.out / "world" / f"{name}-{key}.jsonl"
 
@@ -204,7 +202,9 @@ class Rooms:
     def models(self, *names: str) -> list[dict[str, Any]]:
         """The models as a generation config wants them; all, or those of these names."""
         every = [m.model_dump(mode="json", exclude_defaults=True) | {"name": m.name} for m in self.config.models]
-        every += [{"name": n, "base_url": self._url, "price": {"input": 0.0, "output": 0.0}} for n in self.config.world.models]
+        for name, dials in self.config.world.models.items():  # the cache of replies must tell one setting of the dials from another
+            free = {"price": {"input": 0.0, "output": 0.0}, "revision": stage_key(name, 1, dials, [])}
+            every.append({"name": name, "base_url": self._url, **free})
         return [m for m in every if not names or m["name"] in names]
 
     def known(self) -> list[str]:
