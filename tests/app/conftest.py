@@ -50,6 +50,14 @@ def run(*words: str, cwd: Path = ROOT) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.fixture(autouse=True)
+def main_module() -> Iterator[None]:
+    """Streamlit's AppTest puts its script in the place of `__main__`, from which later tests could start no processes."""
+    ours = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = ours
+
+
 @pytest.fixture(scope="session")
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of datasets: the example mixes, one of hostile rows, one loaded file without any sidecar, one without rows."""
