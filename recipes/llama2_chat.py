@@ -30,7 +30,7 @@ from recipes import ghost
 from recipes.ghost import Ghost
 from recipes.llama2_report import views, write_report
 from recipes.rooms import RecipeConfig, Rooms, Train
-from recipes.steps import Figures, Step, arguments, perform, show
+from recipes.steps import Figures, Step, arguments
 
 Sources = dict[str, dict[str, Any]]  # of a mix, by name: path, and whatever else curation.mix knows of a source
 Settings = dict[str, Any]
@@ -236,13 +236,7 @@ def main(args: argparse.Namespace) -> int:
     rooms = Rooms(config, args.out, args.config.parent)
     made = steps(config, rooms)
     rooms.check(made, config.files, config.trainings, live=not args.dry_run)
-    if args.dry_run:
-        return show(made, args.out, args.json)
-    with rooms.open():
-        figures = perform(made, args.out, args.redo)
-    path = write_report(config, rooms, made, figures)
-    cli.emit(figures) if args.json else cli.say(f"done: {path}")
-    return 0
+    return rooms.carry_out(made, args, lambda figures: write_report(config, rooms, made, figures))
 
 
 if __name__ == "__main__":

@@ -13,11 +13,12 @@ for as long as the recipe runs. What depends on a server's address is in no key.
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -25,13 +26,14 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
+from columnar import cli
 from columnar.config import Config
 from columnar.errors import CaravanError, ConfigError
 from columnar.store import file_sha256, stage_key, whole_file
 from generation.models import ModelConfig
 from recipes import preflight
 from recipes.serving import served
-from recipes.steps import Step, plan
+from recipes.steps import Figures, Step, perform, plan, show
 from recipes.world import data as world_data
 from recipes.world.exam import answers_of, marks
 from recipes.world.speakers import Critic, Speaker
@@ -232,6 +234,16 @@ class Rooms:
             told = f"python -m {shlex.join([module, *map(str, argv)])} ended with {done.returncode}"
             raise CaravanError(told, "the reason stands above; mend it and run the recipe again: it goes on here")
         return json.loads(done.stdout) if done.stdout.strip() else {}
+
+    def carry_out(self, made: Sequence[Step], args: argparse.Namespace, report: Callable[[dict[str, Figures]], Path]) -> int:
+        """What every recipe ends with: show the plan, or do the steps and write the report."""
+        if args.dry_run:
+            return show(made, args.out, args.json)
+        with self.open():
+            figures = perform(made, args.out, args.redo)
+        path = report(figures)
+        cli.emit(figures) if args.json else cli.say(f"done: {path}")
+        return 0
 
     def generate(self, maker: str, config: dict[str, Any], out: Path) -> Any:
         """A command of the generation room; every recipe has one cache of replies, so nothing is asked twice in a run."""

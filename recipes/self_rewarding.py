@@ -30,7 +30,7 @@ from recipes.eft import write_rows
 from recipes.rooms import Rooms, Train
 from recipes.self_rewarding_config import SelfRewardingConfig, of_round
 from recipes.self_rewarding_report import candidate_figures, write_report
-from recipes.steps import Enough, Figures, Step, arguments, perform, show
+from recipes.steps import Enough, Figures, Step, arguments
 
 TOKENS = 500  # of a prompt with its answer, for the plan
 
@@ -228,13 +228,7 @@ def main(args: argparse.Namespace) -> int:
     made = steps(config, rooms)
     sources = [config.ift.source, config.eft.rankings if config.eft else {}, config.held_out or {}]
     rooms.check(made, [source.get("path") for source in sources], [config.sft, config.loop.train], live=not args.dry_run)
-    if args.dry_run:
-        return show(made, args.out, args.json)
-    with rooms.open():
-        figures = perform(made, args.out, args.redo)
-    path = write_report(config, rooms, made, figures)
-    cli.emit(figures) if args.json else cli.say(f"done: {path}")
-    return 0
+    return rooms.carry_out(made, args, lambda figures: write_report(config, rooms, made, figures))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from columnar import cli
 from columnar.config import Config, load
 from recipes.report import Report
 from recipes.rooms import RecipeConfig, Rooms, Train
-from recipes.steps import Figures, Step, arguments, perform, show
+from recipes.steps import Figures, Step, arguments
 from recipes.taste import correlations, taste
 from training.tiny import SIZES
 
@@ -218,13 +218,7 @@ def main(args: argparse.Namespace) -> int:
     more = [config.pretraining] if config.pretraining else []
     sources = [*config.sets.values(), *(m.source for m in more)]
     rooms.check(made, [str(s["path"]) for s in sources], [config.train, *(m.train for m in more)], live=not args.dry_run)
-    if args.dry_run:
-        return show(made, args.out, args.json)
-    with rooms.open():
-        figures = perform(made, args.out, args.redo)
-    path = write_report(config, rooms, made, figures)
-    cli.emit(figures) if args.json else cli.say(f"done: {path}")
-    return 0
+    return rooms.carry_out(made, args, lambda figures: write_report(config, rooms, made, figures))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from columnar import cli
 from columnar.config import load
 from generation.verifiers.constraints import CONSTRAINTS
 from recipes.rooms import Rooms
-from recipes.steps import Figures, Step, arguments, perform, show
+from recipes.steps import Figures, Step, arguments
 from recipes.tulu3_config import Part, Persona, Sources, Tulu3Config
 from recipes.tulu3_report import write_report
 from training.tasks import find_task
@@ -233,13 +233,7 @@ def main(args: argparse.Namespace) -> int:
     rooms.check(
         made, files, [config.sft.train, config.preferences.train, config.rlvr.train, config.rlvr.reward_model], live=not args.dry_run
     )
-    if args.dry_run:
-        return show(made, args.out, args.json)
-    with rooms.open():
-        figures = perform(made, args.out, args.redo)
-    path = write_report(config, rooms, made, figures)
-    cli.emit(figures) if args.json else cli.say(f"done: {path}")
-    return 0
+    return rooms.carry_out(made, args, lambda figures: write_report(config, rooms, made, figures))
 
 
 if __name__ == "__main__":

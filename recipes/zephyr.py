@@ -25,7 +25,7 @@ from columnar import cli
 from columnar.config import Config, load
 from recipes.report import Report
 from recipes.rooms import RecipeConfig, Rooms, Train
-from recipes.steps import Figures, Step, arguments, perform, show
+from recipes.steps import Figures, Step, arguments
 from training.tiny import SIZES
 
 SHOUTS = "len([m for m in messages if m.content = upper(m.content) AND m.content <> lower(m.content)]) = 0"
@@ -223,13 +223,7 @@ def main(args: argparse.Namespace) -> int:
     made = steps(config, rooms)
     sources = [config.dsft.seeds, config.feedback.prompts, *((d or {}).get("path") for d in (config.dsft.data, config.feedback.data))]
     rooms.check(made, sources, [config.dsft.train, config.feedback.train], live=not args.dry_run)
-    if args.dry_run:
-        return show(made, args.out, args.json)
-    with rooms.open():
-        figures = perform(made, args.out, args.redo)
-    path = write_report(config, rooms, made, figures)
-    cli.emit(figures) if args.json else cli.say(f"done: {path}")
-    return 0
+    return rooms.carry_out(made, args, lambda figures: write_report(config, rooms, made, figures))
 
 
 if __name__ == "__main__":

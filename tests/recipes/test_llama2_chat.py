@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy import ASKED, WHY
 
 from columnar import store
 from columnar.config import load
@@ -42,9 +43,7 @@ def plan(config: Path, out: Path, *settings: str) -> dict[str, Any]:
     return {step.name: step for step in steps(loaded, Rooms(loaded, out, config.parent))}
 
 
-@pytest.mark.skipif(
-    not os.environ.get("CARAVAN_WHOLE_RUNS"), reason="a whole toy run takes minutes on two cores; CARAVAN_WHOLE_RUNS=1 runs it"
-)
+@pytest.mark.skipif(not ASKED, reason=WHY)
 def test_it_runs_and_goes_on_after_a_kill_to_the_same_report(tmp_path: Path) -> None:
     out = tmp_path / "run"
     running = subprocess.Popen(command(out, *SMALLEST), start_new_session=True)

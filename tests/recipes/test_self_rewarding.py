@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import re
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from toy import Toy, figures
 
 from columnar.config import load
 from recipes.eft import agrees, thinned
@@ -21,35 +16,19 @@ from recipes.rooms import Rooms
 from recipes.self_rewarding import steps
 from recipes.self_rewarding_config import SelfRewardingConfig
 
-ROOT = Path(__file__).resolve().parents[2]
-TOY, PAPER = ROOT / "recipes" / "self_rewarding.toy.yaml", ROOT / "recipes" / "self_rewarding.paper.yaml"
 SMALL = {
     "world.files.ift.rows": 150, "world.files.rankings.rows": 12, "world.files.held_out.rows": 20, "world.files.exam.rows": 16,
     "sft.set.num_train_epochs": 2, "loop.prompts": 24, "loop.requests": 4, "loop.least_yield": 0.02, "rounds": 1,
 }  # fmt: skip
 
 
-def command(out: Path, *more: str, config: Path = TOY) -> list[str]:
-    small = [f"--set={key}={value}" for key, value in SMALL.items()] if config == TOY else []
-    return [sys.executable, "-m", "recipes.self_rewarding", str(config), "--out", str(out), *small, *more]
-
-
-def run(out: Path, *more: str, config: Path = TOY) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(out, *more, config=config), cwd=ROOT, capture_output=True, text=True, check=False)
+toy = Toy("self_rewarding", SMALL)
+TOY, PAPER, run = toy.config, toy.paper, toy.run
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not os.environ.get("CARAVAN_WHOLE_RUNS"):
-        pytest.skip("a whole toy run takes minutes on two cores; CARAVAN_WHOLE_RUNS=1 runs it")
-    out = tmp_path_factory.mktemp("whole") / "run"
-    done = run(out)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return out
-
-
-def figures(out: Path, step: str) -> dict[str, Any]:
-    return dict(json.loads((out / "steps" / f"{step}.json").read_text())["figures"])
+    return toy.whole(tmp_path_factory.mktemp("whole") / "run")
 
 
 def test_from_files_to_the_second_model(whole: Path) -> None:
@@ -67,15 +46,7 @@ def test_from_files_to_the_second_model(whole: Path) -> None:
 
 
 def test_killed_anywhere_and_run_again_gives_the_same_report(whole: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    seconds = sum(json.loads(path.read_text())["seconds"] for path in (whole / "steps").iterdir())
-    process = subprocess.Popen(command(out), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    time.sleep(random.uniform(0.2, 0.9) * seconds)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    done = run(out)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert (out / "report.md").read_text() == (whole / "report.md").read_text()
+    toy.killed_then_finished(whole, tmp_path / "run")
 
 
 def test_a_judge_without_an_opinion_ends_the_run(whole: Path, tmp_path: Path) -> None:

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from toy import ROOT, Toy, figures
 
 from columnar.config import load
 from recipes.rooms import RecipeConfig, Rooms
@@ -20,35 +14,19 @@ from recipes.taste import correlations, taste
 from recipes.tulu1 import Tulu1Config
 from recipes.world.exam import answers_of, marks
 
-ROOT = Path(__file__).resolve().parents[2]
-TOY, PAPER = ROOT / "recipes" / "tulu1.toy.yaml", ROOT / "recipes" / "tulu1.paper.yaml"
 SMALL = {
     "world.files.exam.rows": 12, "world.files.tasks.rows": 40, "world.files.chats.rows": 30, "alone": "[tasks]",
     "mixes": "{both: [tasks, chats]}", "train.set.num_train_epochs": 1, "pretraining": "null",
 }  # fmt: skip
 
 
-def command(out: Path, *more: str, config: Path = TOY) -> list[str]:
-    small = [f"--set={key}={value}" for key, value in SMALL.items()] if config == TOY else []
-    return [sys.executable, "-m", "recipes.tulu1", str(config), "--out", str(out), *small, *more]
-
-
-def run(out: Path, *more: str, config: Path = TOY) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(out, *more, config=config), cwd=ROOT, capture_output=True, text=True, check=False)
+toy = Toy("tulu1", SMALL)
+TOY, PAPER, run = toy.config, toy.paper, toy.run
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not os.environ.get("CARAVAN_WHOLE_RUNS"):
-        pytest.skip("a whole toy run takes minutes on two cores; CARAVAN_WHOLE_RUNS=1 runs it")
-    out = tmp_path_factory.mktemp("whole") / "run"
-    done = run(out)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return out
-
-
-def figures(out: Path, step: str) -> dict[str, Any]:
-    return dict(json.loads((out / "steps" / f"{step}.json").read_text())["figures"])
+    return toy.whole(tmp_path_factory.mktemp("whole") / "run")
 
 
 def test_sets_and_mixes_become_models(whole: Path) -> None:
@@ -65,15 +43,7 @@ def test_sets_and_mixes_become_models(whole: Path) -> None:
 
 
 def test_killed_anywhere_and_run_again_gives_the_same_report(whole: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    seconds = sum(json.loads(path.read_text())["seconds"] for path in (whole / "steps").iterdir())
-    process = subprocess.Popen(command(out), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    time.sleep(random.uniform(0.2, 0.9) * seconds)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    done = run(out)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert (out / "report.md").read_text() == (whole / "report.md").read_text()
+    toy.killed_then_finished(whole, tmp_path / "run")
 
 
 def test_another_config_is_said_before_any_work(whole: Path) -> None:

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from toy import Toy, figures
 
 from columnar.config import load
 from recipes.rooms import Rooms
 from recipes.tulu3 import steps
 from recipes.tulu3_config import Tulu3Config
 
-ROOT = Path(__file__).resolve().parents[2]
-TOY, PAPER = ROOT / "recipes" / "tulu3.toy.yaml", ROOT / "recipes" / "tulu3.paper.yaml"
 PARTS = [
     {"name": "sft_reused", "limit": 24},
     {"name": "if_augmented", "limit": 24, "constrain": True, "on_policy": True, "prompts": {"path": "world:new"}},
@@ -35,27 +27,13 @@ SMALL = {
 }  # fmt: skip
 
 
-def command(out: Path, *more: str, config: Path = TOY) -> list[str]:
-    small = [f"--set={key}={value}" for key, value in SMALL.items()] if config == TOY else []
-    return [sys.executable, "-m", "recipes.tulu3", str(config), "--out", str(out), *small, *more]
-
-
-def run(out: Path, *more: str, config: Path = TOY) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(out, *more, config=config), cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def figures(out: Path, step: str) -> dict[str, Any]:
-    return dict(json.loads((out / "steps" / f"{step}.json").read_text())["figures"])
+toy = Toy("tulu3", SMALL)
+TOY, PAPER, run = toy.config, toy.paper, toy.run
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not os.environ.get("CARAVAN_WHOLE_RUNS"):
-        pytest.skip("a whole toy run takes minutes on two cores; CARAVAN_WHOLE_RUNS=1 runs it")
-    out = tmp_path_factory.mktemp("whole") / "run"
-    done = run(out)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return out
+    return toy.whole(tmp_path_factory.mktemp("whole") / "run")
 
 
 def test_from_personas_to_verified_rewards(whole: Path) -> None:
@@ -91,15 +69,7 @@ def test_the_report(whole: Path) -> None:
 
 
 def test_killed_anywhere_and_run_again_gives_the_same_report(whole: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    seconds = sum(json.loads(path.read_text())["seconds"] for path in (whole / "steps").iterdir())
-    process = subprocess.Popen(command(out), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    time.sleep(random.uniform(0.2, 0.9) * seconds)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    done = run(out)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert (out / "report.md").read_text() == (whole / "report.md").read_text()
+    toy.killed_then_finished(whole, tmp_path / "run")
 
 
 def test_other_settings_over_an_old_run_are_said_before_any_work(whole: Path) -> None:
