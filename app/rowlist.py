@@ -75,7 +75,7 @@ def _moves(page: Page, number: int, keys: list[str], place: int, before: int, to
 def _table(page: Page, lines: list[dict[str, Any]], keys: list[str], opened: str, formats: dict[str, str]) -> None:
     def chosen() -> None:
         rows = st.session_state["list"]["selection"]["rows"]
-        if rows and rows[0] < len(keys):
+        if rows and rows[0] < len(keys) and keys[rows[0]] != opened:  # not the selection that the window was given, said back late
             shell.go(page.state.go(row=keys[rows[0]]))
 
     st.session_state["list"] = {"selection": {"rows": [keys.index(opened)] if opened in keys else [], "columns": [], "cells": []}}

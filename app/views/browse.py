@@ -197,7 +197,7 @@ def _list(page: Page, found: listing.Found, ids: list[str], opened: str) -> None
     def picked() -> None:
         chosen = st.session_state[key]["selection"]
         lines = [line for line, _ in chosen["cells"]] or chosen["rows"]  # a click anywhere in a line opens it
-        if lines:
+        if lines and ids[lines[0]] != opened:  # a slow window may say the selection it was given, after the filters have changed
             go(current().go(row=ids[lines[0]]))
 
     st.session_state[key] = {"selection": {"rows": [ids.index(opened)] if opened in ids else [], "columns": [], "cells": []}}

@@ -90,10 +90,10 @@ def _candidate(item: Any, path: str) -> dict[str, Any]:
         used.append(model)
     score = first_of(item, _SCORE)
     if score and isinstance(item[score], bool | int | float):
-        candidate["score"] = float(item[score])
+        candidate["score"] = number(item[score] + 0, f"{path}.{score}")  # true and false are 1 and 0
         used.append(score)
     elif isinstance(item.get("rank"), int | float):
-        candidate["score"] = 0.0 - item["rank"]
+        candidate["score"] = 0.0 - (number(item["rank"] + 0, f"{path}.rank") or 0.0)
     ratings = aspects(item.get("annotations"))
     if ratings:
         candidate["ratings"] = ratings

@@ -73,9 +73,9 @@ def _verdict(record: Record, sides: tuple[str, str]) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Bad(field, describe(value), "a verdict: 1, 2 or a tie")
     if sides == ("response 1", "response 2"):  # Auto-J counts from nought: first, second, tie
-        value = {0.0: 1, 1.0: 2, 2.0: 0}.get(float(value), -1)
+        value = {0.0: 1, 1.0: 2, 2.0: 0}.get(value, -1)
     elif sides == ("human_ref_A", "human_ref_B"):  # SHP: 1 is A, 0 is B
-        value = {1.0: 1, 0.0: 2}.get(float(value), -1)
+        value = {1.0: 1, 0.0: 2}.get(value, -1)
     if not 0 <= value <= 2:
         raise Bad(field, describe(record[field]), "a verdict between 0 and 2")
     return 0 if value in (0, 1.5) else 1 if value < 1.5 else 2

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,3 +162,27 @@ def watched(chromium: Browser, address: str) -> tuple[Page, list[str]]:
     page.on("pageerror", lambda error: seen.append(f"script: {error}"))
     page.on("dialog", lambda dialog: seen.append(f"dialog: {dialog.message}"))
     return page, seen
+
+
+def settled(window: Page) -> None:
+    """Wait until the page has had nothing under way for most of a second: keys pressed before are lost."""
+    quiet = 0
+    for _ in range(600):
+        state = window.locator("[data-testid=stApp]").get_attribute("data-test-script-state")
+        quiet = quiet + 1 if state == "notRunning" else 0
+        if quiet == 8:
+            return
+        window.wait_for_timeout(100)
+    raise AssertionError("the page does not come to rest")
+
+
+def press(window: Page, key: str, true: Callable[[], bool]) -> None:
+    """Press a key until it has had its effect: on a busy machine the page may not listen yet."""
+    for _ in range(5):
+        window.keyboard.press(key)
+        for _ in range(50):
+            if true():
+                settled(window)
+                return
+            window.wait_for_timeout(100)
+    raise AssertionError(f"key {key} had no effect")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from columnar.flags import read_flags
-from tests.app.conftest import ROOT, serving, watched
+from tests.app.conftest import ROOT, press, serving, settled, watched
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -31,30 +31,6 @@ def opened(window: Page, place: str) -> Page:
     window.locator(".cv-brand").wait_for()
     settled(window)
     return window
-
-
-def settled(window: Page) -> None:
-    """Wait until the page has had nothing under way for most of a second: keys pressed before are lost."""
-    quiet = 0
-    for _ in range(600):
-        state = window.locator("[data-testid=stApp]").get_attribute("data-test-script-state")
-        quiet = quiet + 1 if state == "notRunning" else 0
-        if quiet == 8:
-            return
-        window.wait_for_timeout(100)
-    raise AssertionError("the page does not come to rest")
-
-
-def press(window: Page, key: str, true: Callable[[], bool]) -> None:
-    """Press a key until it has had its effect: on a busy machine the page may not listen yet."""
-    for _ in range(5):
-        window.keyboard.press(key)
-        for _ in range(50):
-            if true():
-                settled(window)
-                return
-            window.wait_for_timeout(100)
-    raise AssertionError(f"key {key} had no effect")
 
 
 def asked(window: Page) -> dict[str, list[str]]:

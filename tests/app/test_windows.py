@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.app.conftest import press, settled
 from tests.app.made import pairs, write_candidates, write_leaky, write_pairs
 
 if TYPE_CHECKING:
@@ -33,18 +34,17 @@ def more(datasets: Path) -> Path:
     return folder
 
 
-def settled(window: Page) -> str:
-    """Wait until the page stands still; what it says."""
-    window.wait_for_selector(f"{MAIN} h1")
-    window.wait_for_selector('[data-testid=stApp][data-test-script-state="notRunning"]')
-    window.wait_for_timeout(300)
-    assert window.query_selector_all("[data-testid=stException]") == []
-    return window.inner_text(MAIN)
-
-
 def opened(window: Page, address: str) -> str:
     window.goto(f"/{address}")
-    return settled(window)
+    window.wait_for_selector(f"{MAIN} h1")
+    return at_rest(window)
+
+
+def at_rest(window: Page) -> str:
+    """What the page says when it stands still, which is no exception."""
+    settled(window)
+    assert window.query_selector_all("[data-testid=stException]") == []
+    return window.inner_text(MAIN)
 
 
 def query(window: Page) -> dict[str, list[str]]:
@@ -97,29 +97,22 @@ def test_a_click_on_a_lint_filters_and_the_link_keeps_it(window: Page, more: Pat
     opened(window, "pairs?data=more%2Fhostile_pairs")
     window.get_by_text("chosen scored below rejected").first.click()
     window.wait_for_url("**view.lint=inverted**")
-    assert "1 of 1" in settled(window)
+    assert "1 of 1" in at_rest(window)
     window.reload()
-    assert "the label or the score is wrong" in settled(window)
+    assert "the label or the score is wrong" in at_rest(window)
 
 
 def test_keys_go_through_the_pairs_and_hide_the_differences(window: Page, more: Path) -> None:
     opened(window, "pairs?data=tiny_pairs")
     first = window.inner_text(".cv-pinned")
-    window.keyboard.press("j")
-    window.wait_for_url("**row=**")
-    settled(window)
+    press(window, "j", lambda: "row" in query(window))
     assert window.inner_text(".cv-pinned") != first
     (row,) = query(window)["row"]
-    window.keyboard.press("j")
-    window.wait_for_function(f"!location.search.includes('{row}')")
-    settled(window)
-    window.keyboard.press("k")
-    window.wait_for_url(f"**row={row}**")
+    press(window, "j", lambda: query(window)["row"] != [row])
+    press(window, "k", lambda: query(window)["row"] == [row])
     opened(window, f"pairs?data=more%2Fhostile_pairs&row={pairs()['good']['id']}")
     assert window.query_selector_all("mark")
-    window.keyboard.press("d")
-    window.wait_for_url("**view.diff=0**")
-    settled(window)
+    press(window, "d", lambda: query(window).get("view.diff") == ["0"])
     assert window.query_selector_all("mark") == []
 
 
@@ -136,7 +129,7 @@ def test_a_cell_of_the_map_leads_to_its_rows(window: Page, more: Path) -> None:
     opened(window, "contamination?data=tiny")
     window.locator(".cv-heat td a").first.click()
     window.wait_for_url("**view.between=**")
-    assert "Items of this cell" in settled(window)
+    assert "Items of this cell" in at_rest(window)
     assert window.locator(".cv-heat .cv-here").count() == 1
     marks = [mark.inner_text() for mark in window.query_selector_all("mark.cv-run")]
     assert len(marks) == 2 and marks[0].lower()[:20] == marks[1].lower()[:20]
@@ -166,4 +159,4 @@ def test_a_second_dataset_is_compared_from_the_list(window: Page, more: Path) ->
     opened(window, "compare?data=tiny_pairs&other=tiny")
     window.locator(".cv-table a").first.click()
     window.wait_for_url("**view.cell=**")
-    assert "not in this dataset" in settled(window)
+    assert "not in this dataset" in at_rest(window)
