@@ -172,10 +172,11 @@ def write_olmes(directory: Path, out: Path, number: int = 0) -> list[Path]:
         ]
         score = scores[meta["item"]]
         value = None if math.isnan(score) else score
-        predictions.append({**doc, "metrics": {task["metric"]: value}, "model_output": outputs})
-        requests.append(
-            {**doc, "request_type": "generate_until", "request": {"context": {"messages": row["prompt"]}}, "task_name": task["name"]}
-        )
+        hashes = {"task_hash": told["task_hash"], "model_hash": told["model_hash"]}
+        predictions.append({**doc, "metrics": {task["metric"]: value}, "model_output": outputs, **hashes})
+        request = {"context": {"messages": row["prompt"]}, "generation_kwargs": task["decoding"]}
+        asked = {"request_type": "generate_until", "request": request, "idx": 0, "task_name": task["name"]}
+        requests.append({**doc, "doc": {"messages": row["prompt"], **doc}, **asked})
     for kind, lines in (("predictions", predictions), ("requests", requests)):
         with store.whole_file(out / f"{stem}-{kind}.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")

@@ -104,7 +104,7 @@ class serving:
         )
 
     def __enter__(self) -> str:
-        for _ in range(300):
+        for _ in range(900):
             assert self.process.poll() is None, "the app ended"
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/_stcore/health", timeout=5) as answer:
@@ -112,11 +112,11 @@ class serving:
                         return f"http://127.0.0.1:{self.port}"
             except OSError:
                 time.sleep(0.1)
-        raise AssertionError("the app did not answer within 30 s")
+        raise AssertionError("the app did not answer within 90 s")
 
     def __exit__(self, *_: object) -> None:
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(20)
+        self.process.wait(60)
 
 
 @pytest.fixture(scope="module")  # not longer: playwright keeps an event loop running, in which other tests cannot start theirs
@@ -146,7 +146,7 @@ def watched(chromium: Browser, address: str) -> tuple[Page, list[str]]:
     """A window of its own, and what it did wrong so far."""
     context = chromium.new_context(viewport={"width": 1440, "height": 900}, base_url=address)
     page, seen = context.new_page(), []
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)  # a busy machine draws slowly
 
     def logged(message: Any) -> None:
         # Streamlit asks below the page's own path first where its server is: two 404s that it expects
@@ -178,7 +178,7 @@ def settled(window: Page) -> None:
 
 def press(window: Page, key: str, true: Callable[[], bool]) -> None:
     """Press a key until it has had its effect: on a busy machine the page may not listen yet."""
-    for _ in range(5):
+    for _ in range(12):
         window.keyboard.press(key)
         for _ in range(50):
             if true():

@@ -39,8 +39,8 @@ def asked(window: Page) -> dict[str, list[str]]:
 
 
 def until(window: Page, true: Callable[[], bool]) -> None:
-    """Wait until something holds, for at most half a minute."""
-    for _ in range(300):
+    """Wait until something holds, for at most a minute."""
+    for _ in range(600):
         if true():
             return
         window.wait_for_timeout(100)

@@ -346,7 +346,7 @@ def test_the_real_command_two_datasets_and_ctrl_c(data: Path, tmp_path: Path) ->
     running = subprocess.Popen([sys.executable, "-m", "columnar.query", str(data), endless], stderr=subprocess.PIPE, text=True)
     time.sleep(2)
     running.send_signal(signal.SIGINT)
-    assert "interrupted" in running.communicate(timeout=20)[1]
+    assert "interrupted" in running.communicate(timeout=60)[1]
     assert running.returncode == 130
 
 

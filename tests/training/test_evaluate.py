@@ -221,6 +221,9 @@ def test_olmes_files(result: Path, tmp_path: Path) -> None:
     metrics = json.loads(files[0].read_text())
     predictions = [json.loads(line) for line in files[1].read_text().splitlines()]
     assert metrics["num_instances"] == len(predictions)
+    assert {(p["task_hash"], p["model_hash"]) for p in predictions} == {(metrics["task_hash"], metrics["model_hash"])}
+    requests = [json.loads(line) for line in files[2].read_text().splitlines()]
+    assert [r["native_id"] for r in requests] == [r["doc"]["native_id"] for r in requests] == [p["native_id"] for p in predictions]
     assert metrics["metrics"]["primary_score"] == pytest.approx(sum(p["metrics"]["passed"] for p in predictions) / len(predictions))
 
 
