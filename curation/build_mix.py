@@ -14,9 +14,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from columnar import cli
+from columnar import cli, engine
 from columnar.errors import ConfigError
 
 
@@ -24,10 +25,11 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = cli.parser("curation.build_mix", __doc__)
     made.add_argument("config", type=Path, help="the mix: a YAML file")
-    made.add_argument("--out", type=Path, required=True, help="the dataset directory to write")
+    made.add_argument("--out", type=place, required=True, help="the dataset directory to write; may be s3:// or gs://")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="override a setting, e.g. seed=3")
     made.add_argument("--cache", type=Path, help="where loaded sources are kept (default: .cache beside the output)")
     made.add_argument("--limit", type=int, help="read at most so many records of each source (for a try)")
+    engine.add_flag(made)
     made.add_argument("--dry-run", action="store_true", help="print what would be done and why, and do nothing")
     made.add_argument("--force", action="store_true", help="build again even if nothing changed, or over another mix")
     made.add_argument("--push-to-hub", metavar="OWNER/NAME", help="upload the finished mix (private unless --public)")
@@ -53,7 +55,8 @@ def main(args: argparse.Namespace) -> int:
         cli.emit(plan(job)) if args.json else print(describe(plan(job)))
         return 0
     started = time.time()
-    manifest, fresh = pipeline.build(job)
+    with engine.chosen(args.engine) as where:
+        manifest, fresh = pipeline.build(replace(job, engine=where))
     if args.json:
         cli.emit(manifest)
     else:

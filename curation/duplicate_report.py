@@ -36,7 +36,7 @@ def search(datasets: Sequence[Dataset], config: DedupConfig) -> tuple[Found, lis
     if config.near:
         for dataset in everything:
             with cli.Progress(f"minhash {dataset.path.name}", dataset.rows) as bar:
-                sign(dataset, config.near, bar.add)
+                sign([dataset], config.near, bar.add)
     keys = (keys_of(d, number, number - len(known), config) for number, d in enumerate(everything))
     return find_duplicates(pl.concat(keys), everything, config), everything
 

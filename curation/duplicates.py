@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from columnar import cli
+from columnar.engine import LOCAL, Engine
 from columnar.store import Dataset, open_dataset, read_batches, write_table
 from curation import duplicate_search, minhash
 from curation.decide import EXACT, NEAR, SEMANTIC, Decisions, Loaded
@@ -47,13 +48,13 @@ def references(config: DedupConfig, root: Path) -> list[Dataset]:
     return [open_dataset(root / path) for path in config.against]
 
 
-def sign(config: DedupConfig, sources: list[Loaded], against: list[Dataset]) -> None:
+def sign(config: DedupConfig, sources: list[Loaded], against: list[Dataset], engine: Engine = LOCAL) -> None:
     """Write the signatures of every source that has none yet."""
     if config.near is None:
         return
-    for dataset in [*(source.dataset for source in sources), *against]:
-        with cli.Progress(f"sign {dataset.manifest['identity']['name']}", dataset.rows) as bar:
-            minhash.sign(dataset, config.near, bar.add)
+    datasets = [*(source.dataset for source in sources), *against]
+    with cli.Progress("sign", sum(dataset.rows for dataset in datasets)) as bar:
+        minhash.sign(datasets, config.near, bar.add, engine)
 
 
 def drop_duplicates(config: DedupConfig, sources: list[Loaded], against: list[Dataset], decisions: Decisions) -> Evidence:

@@ -14,7 +14,7 @@ An n-gram's base hash is the upper half of its 64-bit hash; from there on the va
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -23,8 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from columnar.engine import LOCAL, Engine
 from columnar.errors import StoreError
-from columnar.store import ROW_GROUP, Dataset, annotate, sidecar_key, stage_key
+from columnar.store import ROW_GROUP, Dataset, annotate_all, sidecar_key, stage_key
 from curation.dedup import NearConfig
 
 VERSION = 2
@@ -41,10 +42,12 @@ class Turns(NamedTuple):
     chosen: np.ndarray
 
 
-def sign(dataset: Dataset, near: NearConfig, on_batch: Callable[[int], None] | None = None) -> bool:
-    """Write the signature column of a dataset unless it is there already; True if it did work."""
+def sign(
+    datasets: Sequence[Dataset], near: NearConfig, on_batch: Callable[[int], None] | None = None, engine: Engine = LOCAL
+) -> list[Dataset]:
+    """Write the signature column of datasets that have none yet; gives those."""
     make = partial(signatures, near=near)
-    return annotate(dataset, near.stage, VERSION, near.signature, make, text_columns(near), on_batch=on_batch)
+    return annotate_all(datasets, near.stage, VERSION, near.signature, make, text_columns(near), on_batch=on_batch, engine=engine)
 
 
 def text_columns(near: NearConfig) -> list[str]:

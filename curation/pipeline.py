@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from columnar import cli
+from columnar.engine import LOCAL, Engine
 from columnar.errors import StoreError
 from columnar.files import SourceFile, SourceSpec, resolve
 from columnar.flags import read_flags
@@ -48,6 +49,7 @@ class Job:
     cache: Path
     limit: int | None = None
     force: bool = False
+    engine: Engine = LOCAL
 
     @property
     def root(self) -> Path:
@@ -94,9 +96,8 @@ def build(job: Job) -> tuple[dict[str, Any], bool]:
 def _build(job: Job) -> tuple[dict[str, Any], bool]:
     started = time.time()
     loaded = [_load(job, order, source) for order, source in job.sources]
-    for source in loaded:
-        signal_stage.measure(source.dataset, job.config.signals, job.root)
-    scan = scan_sources(job.config.decontam, job.base, loaded, job.cache) if job.config.decontam else None
+    signal_stage.measure([source.dataset for source in loaded], job.config.signals, job.root, job.engine)
+    scan = scan_sources(job.config.decontam, job.base, loaded, job.cache, job.engine) if job.config.decontam else None
     against = references(job.config.dedup, job.root) if job.config.dedup else []
     wanted = [f for f in read_flags(job.out) if f["flag"] in job.config.exclude_flags]
     key = stage_key(
@@ -118,7 +119,7 @@ def _build(job: Job) -> tuple[dict[str, Any], bool]:
     drop_flagged(decisions, loaded, wanted, job.config.exclude_flags)
     found = None
     if job.config.dedup:
-        sign(job.config.dedup, loaded, against)
+        sign(job.config.dedup, loaded, against, job.engine)
         found = drop_duplicates(job.config.dedup, loaded, against, decisions)
     if scan:
         drop_contaminated(decisions, [scan.columns(number) for number in range(len(loaded))])
@@ -136,7 +137,7 @@ def _build(job: Job) -> tuple[dict[str, Any], bool]:
         found.write(building)
     counts = count(job.config, loaded, decisions)
     if scan:
-        counts["decontam"] = scan.write(building)
+        counts["decontam"] = scan.write(building, job.engine)
     _write_rejects(building, loaded)
     (building / "config.yaml").write_text(yaml.safe_dump(_rebuildable(job, loaded), sort_keys=False, allow_unicode=True), encoding="utf-8")
     identity = {

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from columnar import cli
+from columnar.engine import LOCAL, Engine
 from columnar.store import ROW_GROUP, Dataset, stage_key, table_writer, whole_file, write_json
 from curation.decide import Loaded
 from decontam.rules import DecontamConfig
@@ -47,7 +48,7 @@ class Scan:
         """The sidecar of one source (by number in name order): id, contaminated, benchmark, coverage, verdict, reason."""
         return self.home / "parts" / f"{number}.parquet"
 
-    def write(self, out: Path) -> dict[str, Any]:
+    def write(self, out: Path, engine: Engine = LOCAL) -> dict[str, Any]:
         """Put the evidence and the report beside the mix's rows and give the manifest's summary. The rows are scanned again first.
 
         Raises:
@@ -55,7 +56,7 @@ class Scan:
         """
         from decontam.scan import recheck
 
-        recheck(sorted((out / "rows").glob("*.parquet")), self.wanted, self.home)
+        recheck(sorted((out / "rows").glob("*.parquet")), self.wanted, self.home, engine)
         (out / "hits").mkdir(exist_ok=True)
         for name in ("decontam.parquet", "decontam_items.parquet"):
             shutil.copyfile(self.home / "hits" / name, out / "hits" / name)
@@ -77,7 +78,7 @@ class Scan:
         return {"preset": report["rule"]["preset"], "rule": report["rule"], "paraphrase": report["paraphrase"], "benchmarks": lines}
 
 
-def scan_sources(config: DecontamConfig, base: Path, sources: list[Loaded], cache: Path) -> Scan:
+def scan_sources(config: DecontamConfig, base: Path, sources: list[Loaded], cache: Path, engine: Engine = LOCAL) -> Scan:
     """Scan the rows of all sources for benchmark items; does nothing when the same scan is in the cache.
 
     Args:
@@ -86,9 +87,7 @@ def scan_sources(config: DecontamConfig, base: Path, sources: list[Loaded], cach
     from decontam.benchmarks import fingerprint
     from decontam.scan import VERSION, scan_dataset
 
-    wanted = config.model_copy(
-        update={"benchmarks": _placed(config.benchmarks, base), "root": str(base / config.root) if config.root else None}
-    )
+    wanted = config.model_copy(update={"benchmarks": _placed(config.benchmarks, base), "root": _root(config.root, base)})
     content = stage_key("together", 1, None, [source.dataset.content for source in sources])
     rows = sum(source.dataset.rows for source in sources)
     body = Together(cache, {"identity": {"name": "sources", "rows": rows, "rows_sha256": content}}, tuple(s.dataset for s in sources))
@@ -98,7 +97,7 @@ def scan_sources(config: DecontamConfig, base: Path, sources: list[Loaded], cach
     if (home / "finished.json").is_file():
         return Scan(home, key, json.loads((home / "finished.json").read_text(encoding="utf-8")), wanted)
     with cli.Progress("decontaminate") as bar:
-        report = scan_dataset(body, wanted, home, on_rows=bar.add)
+        report = scan_dataset(body, wanted, home, on_rows=bar.add, engine=engine)
     found = Scan(home, key, report, wanted)
     _split(found, sources)
     write_json(home / "finished.json", report)  # last: the sidecars of all sources are there

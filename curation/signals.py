@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ import pyarrow as pa
 
 from columnar import cli
 from columnar.config import Config
+from columnar.engine import LOCAL, Engine
 from columnar.errors import ConfigError
-from columnar.store import Dataset, annotate, file_sha256, open_dataset
+from columnar.store import Dataset, annotate_all, file_sha256, open_dataset
 from columnar.turns import turns
 from curation import patterns
 
@@ -76,24 +78,25 @@ class SignalsConfig(Config):
         return {"tokenizer": str(path), "sha256": file_sha256(path), "language": self.language}
 
 
-def measure(dataset: Dataset, config: SignalsConfig, root: Path) -> bool:
-    """Write the signals of a dataset beside it; False when they are there already.
+def measure(datasets: Sequence[Dataset], config: SignalsConfig, root: Path, engine: Engine = LOCAL) -> list[Dataset]:
+    """Write the signals of datasets beside them; gives those that had none yet.
 
     Args:
         root: where a relative tokenizer path starts.
     """
     settings = config.resolved(root)
-    with cli.Progress(f"signals {dataset.manifest['identity']['name']}", dataset.rows) as bar:
-        return annotate(dataset, "signals", VERSION, settings, lambda batch: signals(batch, **settings), READS, on_batch=bar.add)
+    path = None if config.tokenizer is None else str(Path(settings["tokenizer"]).absolute())  # workers may stand elsewhere
+    work = partial(signals, tokenizer=path, language=config.language)
+    with cli.Progress("signals", sum(dataset.rows for dataset in datasets)) as bar:
+        return annotate_all(datasets, "signals", VERSION, settings, work, READS, on_batch=bar.add, engine=engine)
 
 
-def signals(batch: pa.RecordBatch, tokenizer: str | None = None, language: bool = True, sha256: str | None = None) -> pa.RecordBatch:
+def signals(batch: pa.RecordBatch, tokenizer: str | None = None, language: bool = True) -> pa.RecordBatch:
     """The signal columns of a batch of rows.
 
     Args:
         batch: rows with (some of) the columns `READS`.
         tokenizer: path of a tokenizer.json; None estimates.
-        sha256: ignored; part of the stage key only.
     """
     t = turns(batch).with_columns(chars=pl.col("text").str.len_chars())
     judged_field = {"messages": "assistant", "chosen": "assistant", "candidates": "assistant"}
@@ -258,14 +261,14 @@ def main(args: Namespace) -> int:
     """Run the command."""
     config = SignalsConfig(tokenizer=args.tokenizer, language=not args.no_language)
     for path in args.datasets:
-        fresh = measure(open_dataset(path), config, Path())
+        fresh = measure([open_dataset(path)], config, Path())
         cli.say(f"{path}: {'measured: cols/signals.parquet' if fresh else 'nothing changed, nothing done'}")
     return 0
 
 
 if __name__ == "__main__":
     made = cli.parser("curation.signals", __doc__)
-    made.add_argument("datasets", nargs="+", type=Path, metavar="DIR", help="dataset directories")
+    made.add_argument("datasets", nargs="+", type=place, metavar="DIR", help="dataset directories")
     made.add_argument("--tokenizer", help="a tokenizer.json, or a folder that holds one (default: estimate tokens)")
     made.add_argument("--no-language", action="store_true", help="leave the language out (it takes half the time)")
     sys.exit(cli.run(main, made))

@@ -11,26 +11,34 @@ take coverage away, so a row that holds nothing with all n-grams counted is clea
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import duckdb
 import numpy as np
 
+from columnar.engine import LOCAL, Engine
 from columnar.store import Dataset
 from decontam import match
 from decontam.compiled import worth
 from decontam.found import mark_batch
 from decontam.index import Index
 from decontam.ngrams import fold_table, texts_of_column
-from decontam.pieces import Piece, over_pieces, read_piece
+from decontam.pieces import Piece, Scratches, over_pieces, read_piece
 from decontam.rules import Field
 
-Marks = dict[Piece, np.ndarray]
+Marks = dict[Piece, np.ndarray]  # places of the rows of a piece that may hold an item
 SOURCES = "SELECT DISTINCT source FROM read_parquet(?, union_by_name=true) ORDER BY 1"
 
 
 def without_common(
-    index: Index, datasets: list[Dataset], fields: tuple[Field, ...], threads: int, on_rows: Callable[[int], None] | None = None
+    index: Index,
+    datasets: list[Dataset],
+    fields: tuple[Field, ...],
+    threads: int,
+    on_rows: Callable[[int], None] | None = None,
+    engine: Engine = LOCAL,
+    folder: Path | None = None,
 ) -> tuple[Index, Marks | None]:
     """The index with common n-grams marked; when the data has several sources, also which rows of each piece may hold an item."""
     common = common_in_benchmarks(index)
@@ -38,22 +46,38 @@ def without_common(
     names = duckdb.execute(SOURCES, [[str(file) for file in files]]).fetchall()
     if len(names) < 2:
         return with_common(index, common), None
-    number = {name: i for i, (name,) in enumerate(names)}
-
-    def mark(piece: Piece, scratch: match.Scratch) -> np.ndarray:
-        found = [np.zeros(0, bool)]
-        for batch in read_piece(piece, ["source", *fields]):
-            users = np.array([number[s] for s in batch.column("source").to_pylist()], np.int32)
-            found.append(mark_batch(batch, index, scratch, users, fields))
-        return np.concatenate(found)
-
     marks: Marks = {}
-    scratches: list[match.Scratch] = []
-    for piece, found in over_pieces(files, index, mark, threads, scratches):
+    first = np.full(len(common), -1, np.int32)
+    work = Marker(Scratches(index), {name: i for i, (name,) in enumerate(names)}, fields)
+    for piece, (found, grams, users, several) in over_pieces(files, work, threads, engine, folder):
         marks[piece] = found
+        common[several] = True
+        common[grams] |= (first[grams] >= 0) & (first[grams] != users)
+        first[grams] = np.where(first[grams] < 0, users, first[grams])
         if on_rows:
             on_rows(piece.rows)
-    return with_common(index, common | merge_users(scratches)), marks
+    return with_common(index, common), marks
+
+
+@dataclass(frozen=True)
+class Marker:
+    """The first look at a piece."""
+
+    scratches: Scratches
+    number: dict[str, int]  # of each source
+    fields: tuple[Field, ...]
+
+    def __call__(self, piece: Piece) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The rows that may hold an item; the n-grams that a source uses on its own, the first such source, and those that two use."""
+        found = [np.zeros(0, bool)]
+        with self.scratches.borrowed() as scratch:
+            scratch.first_user.fill(-1)
+            scratch.common.fill(False)
+            for batch in read_piece(piece, ["source", *self.fields]):
+                users = np.array([self.number[s] for s in batch.column("source").to_pylist()], np.int32)
+                found.append(mark_batch(batch, self.scratches.index, scratch, users, self.fields))
+            used = np.flatnonzero(scratch.first_user >= 0).astype(np.int32)
+            return np.flatnonzero(np.concatenate(found)), used, scratch.first_user[used], np.flatnonzero(scratch.common)
 
 
 def common_in_benchmarks(index: Index) -> np.ndarray:
@@ -75,16 +99,6 @@ def common_in_benchmarks(index: Index) -> np.ndarray:
     scan_rows = worth(match.scan_rows, int(texts.offsets[-1]))
     scan_rows(texts.data, texts.offsets, each, each[:-1], fold_table(), table, scratch, 0, False, owner, True)
     return scratch.common
-
-
-def merge_users(scratches: list[match.Scratch]) -> np.ndarray:
-    """For each n-gram: do two sources use it on their own; each thread has noted what it saw."""
-    common = np.zeros_like(scratches[0].common)
-    first = np.full_like(scratches[0].first_user, -1)
-    for scratch in scratches:
-        common |= scratch.common | ((first >= 0) & (scratch.first_user >= 0) & (first != scratch.first_user))
-        first = np.where(first < 0, scratch.first_user, first)
-    return common
 
 
 def with_common(index: Index, common: np.ndarray) -> Index:

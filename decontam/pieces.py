@@ -1,20 +1,21 @@
-"""Work on the row groups of row files in a pool of threads: bounded memory, results in row order, whatever the number of threads.
+"""The row groups of row files as pieces of work, decoded a few MB at a time; each thread or process with marks of its own.
 
-for piece, result in over_pieces(dataset.row_files, index, work, threads=4): ...
+for piece, made in over_pieces(dataset.row_files, work, threads=4): ...
 """
 
 from __future__ import annotations
 
+import contextlib
 import queue
-from collections import deque
+import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from columnar.engine import LOCAL, Engine, places_in
 from decontam.index import Index
 from decontam.match import Scratch, scratch_for
 
@@ -29,6 +30,9 @@ class Piece(NamedTuple):
     group: int
     rows: int
     batch_rows: int  # decode so many rows at a time
+
+    def __str__(self) -> str:
+        return f"{self.file}, row group {self.group}"
 
 
 def pieces_of(files: list[Path]) -> list[Piece]:
@@ -51,35 +55,39 @@ def read_piece(piece: Piece, columns: list[str]) -> Iterator[pa.RecordBatch]:
         yield from parquet.iter_batches(piece.batch_rows, row_groups=[piece.group], columns=names, use_threads=False)
 
 
+class Scratches:
+    """Marks for whoever needs some: made when there are none free, and left behind when the work goes to another process."""
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+        self._free: queue.SimpleQueue[Scratch] = queue.SimpleQueue()
+
+    @contextlib.contextmanager
+    def borrowed(self) -> Iterator[Scratch]:
+        """Marks for one piece of work."""
+        try:
+            scratch = self._free.get_nowait()
+        except queue.Empty:
+            scratch = scratch_for(self.index.table)
+        try:
+            yield scratch
+        finally:
+            self._free.put(scratch)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Scratches, (self.index,)
+
+
 def over_pieces(
-    files: list[Path], index: Index, work: Callable[[Piece, Scratch], Result], threads: int, scratches: list[Scratch]
+    files: list[Path], work: Callable[[Piece], Result], threads: int, engine: Engine = LOCAL, folder: Path | None = None
 ) -> Iterator[tuple[Piece, Result]]:
-    """`work` of every piece of row files in a pool of threads, results in row order, at most two pieces a thread in flight.
+    """`work` of every piece of row files, results in row order.
 
     Args:
-        scratches: filled with the threads' marks, one each.
+        threads: pieces at once in this process.
+        folder: where a cluster puts results; it is the caller's to remove. None: a temporary one.
     """
-    free: queue.SimpleQueue[Scratch] = queue.SimpleQueue()
-    for _ in range(threads):
-        scratches.append(scratch_for(index.table))
-        free.put(scratches[-1])
-
-    def task(piece: Piece) -> Result:
-        scratch = free.get()
-        try:
-            return work(piece, scratch)
-        finally:
-            free.put(scratch)
-
-    waiting: deque[tuple[Piece, Future[Result]]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for piece in pieces_of(files):
-                waiting.append((piece, pool.submit(task, piece)))
-                if len(waiting) >= 2 * threads:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            for first, future in waiting:
-                yield first, future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    pieces = pieces_of([file.resolve() for file in files])
+    with tempfile.TemporaryDirectory(prefix="pieces-") as temporary:
+        places = places_in(folder or Path(temporary), len(pieces))
+        yield from zip(pieces, engine.map(work, pieces, places, threads=threads, held=True), strict=True)

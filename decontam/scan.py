@@ -14,17 +14,22 @@ Exit code 4 when --fail-on dev|unseen|any asks for it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from columnar import cli, config
+from columnar import engine as engines
+from columnar.engine import LOCAL, Engine
 from columnar.errors import ConfigError, Contaminated, StoreError
 from decontam.rules import PRESETS, DecontamConfig
 
@@ -35,8 +40,7 @@ if TYPE_CHECKING:
     from columnar.store import Dataset
     from decontam.common import Marks
     from decontam.index import Index
-    from decontam.match import Scratch
-    from decontam.pieces import Piece
+    from decontam.pieces import Piece, Scratches
 
 STAGE = "decontam"
 ITEM = ("benchmark", "item_id", "item_field")
@@ -52,6 +56,7 @@ def scan_dataset(
     force: bool = False,
     on_rows: Callable[[int], None] | None = None,
     index: Index | None = None,
+    engine: Engine = LOCAL,
 ) -> dict[str, Any]:
     """Scan every row of a dataset; writes cols/, hits/ and report.json and returns the report. Same key: nothing is done again.
 
@@ -60,6 +65,7 @@ def scan_dataset(
         threads: None: one a core. The result does not depend on it.
         index: what `build_index` makes of this config, where the caller has it.
         on_rows: told how many rows each finished piece had, for progress; rows are passed twice when common n-grams are looked for.
+        engine: where it is done; the result does not depend on it.
 
     Raises:
         ConfigError, InputError: about the benchmarks.
@@ -82,11 +88,13 @@ def scan_dataset(
     threads = threads or os.cpu_count() or 1
     (out / "report.json").unlink(missing_ok=True)
     marks = None
+    blocks = out / f".blocks-{key}"  # a cluster's results, until both tables are whole
     if rule.common:
         from decontam.common import without_common
 
-        index, marks = without_common(index, [dataset], wanted.fields, threads, on_rows)
-    counts = _write(dataset, index, wanted, marks, files, key, threads, on_rows)
+        index, marks = without_common(index, [dataset], wanted.fields, threads, on_rows, engine, blocks / "first")
+    counts = _write(dataset, index, wanted, marks, files, key, threads, on_rows, engine, blocks / "second")
+    shutil.rmtree(blocks, ignore_errors=True)
     return make_report(dataset, index, wanted, out, key, counts)
 
 
@@ -99,28 +107,16 @@ def _write(
     key: str,
     threads: int,
     on_rows: Callable[[int], None] | None,
+    engine: Engine,
+    blocks: Path,
 ) -> dict[tuple[str, str], int]:
     """Write both tables; returns how many rows each source has of each verdict."""
     import numpy as np
     import pyarrow as pa
 
     from columnar.store import ROW_GROUP, table_writer, whole_file, write_table
-    from decontam.found import COLUMNS, HITS, scan_batch
-    from decontam.pieces import over_pieces, read_piece
-
-    def scan(piece: Piece, scratch: Scratch) -> tuple[pa.Table, pa.Table, Counter[tuple[str, str]]]:
-        columns, hits, at, counts = [], [], 0, Counter[tuple[str, str]]()
-        mark = None if marks is None else marks[piece]
-        names = ["id", "source", *(wanted.fields if mark is None or mark.any() else ())]
-        for batch in read_piece(piece, names):
-            chosen = None if mark is None else mark[at : at + batch.num_rows]
-            at += batch.num_rows
-            made = scan_batch(batch if chosen is None else batch.filter(pa.array(chosen)), index, wanted.policy, wanted.fields, scratch)
-            columns.append(_with_ids(batch, made[0], chosen))
-            hits.append(made[1])
-            counts.update(zip(batch.column("source").to_pylist(), columns[-1].column("verdict").to_pylist(), strict=True))
-        schema = pa.schema([("id", pa.string()), *COLUMNS])
-        return pa.Table.from_batches(columns, schema), pa.Table.from_batches(hits, HITS), counts
+    from decontam.found import COLUMNS, HITS
+    from decontam.pieces import Scratches, over_pieces
 
     total = Counter[tuple[str, str]]()
     hit: set[tuple[str, str, str]] = set()
@@ -129,7 +125,8 @@ def _write(
     with whole_file(files[0]) as cols_file, whole_file(files[1]) as hits_file:
         schema = pa.schema([("id", pa.string()), *COLUMNS])
         with table_writer(cols_file, schema, said) as cols, table_writer(hits_file, HITS, said | common) as hits_writer:
-            for piece, (columns, hits, counts) in over_pieces(dataset.row_files, index, scan, threads, []):
+            work = Scanner(Scratches(index), wanted, marks)
+            for piece, (columns, hits, counts) in over_pieces(dataset.row_files, work, threads, engine, blocks):
                 total.update(counts)
                 cols.write_table(columns, row_group_size=ROW_GROUP)
                 if hits.num_rows:
@@ -139,6 +136,38 @@ def _write(
                     on_rows(piece.rows)
     write_table(files[2], _items(index, hit), said)
     return dict(total)
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """The scan of a piece."""
+
+    scratches: Scratches
+    wanted: DecontamConfig
+    marks: Marks | None
+
+    def __call__(self, piece: Piece) -> tuple[pa.Table, pa.Table, Counter[tuple[str, str]]]:
+        """The verdict columns of all rows behind their ids, the hits, and how many rows each source has of each verdict."""
+        import numpy as np
+        import pyarrow as pa
+
+        from decontam.found import COLUMNS, HITS, scan_batch
+        from decontam.pieces import read_piece
+
+        columns, hits, at, counts = [], [], 0, Counter[tuple[str, str]]()
+        mark = None if self.marks is None else self.marks[piece]
+        names = ["id", "source", *(self.wanted.fields if mark is None or len(mark) else ())]
+        with self.scratches.borrowed() as scratch:
+            for batch in read_piece(piece, names):
+                chosen = None if mark is None else np.isin(np.arange(at, at + batch.num_rows), mark)
+                at += batch.num_rows
+                looked_at = batch if chosen is None else batch.filter(pa.array(chosen))
+                made = scan_batch(looked_at, self.scratches.index, self.wanted.policy, self.wanted.fields, scratch)
+                columns.append(_with_ids(batch, made[0], chosen))
+                hits.append(made[1])
+                counts.update(zip(batch.column("source").to_pylist(), columns[-1].column("verdict").to_pylist(), strict=True))
+        schema = pa.schema([("id", pa.string()), *COLUMNS])
+        return pa.Table.from_batches(columns, schema), pa.Table.from_batches(hits, HITS), counts
 
 
 def _items(index: Index, hit: set[tuple[str, str, str]]) -> pa.Table:
@@ -170,7 +199,7 @@ def _with_ids(batch: pa.RecordBatch, made: pa.RecordBatch, chosen: np.ndarray | 
     return pa.RecordBatch.from_arrays([ids, *made.columns], ["id", *made.schema.names])
 
 
-def recheck(files: list[Path], wanted: DecontamConfig, first: Path) -> None:
+def recheck(files: list[Path], wanted: DecontamConfig, first: Path, engine: Engine = LOCAL) -> None:
     """Scan what is left after removal, with the common n-grams of the first scan: nothing that was to be dropped may be there.
 
     Args:
@@ -181,14 +210,12 @@ def recheck(files: list[Path], wanted: DecontamConfig, first: Path) -> None:
         StoreError: a row still holds an item.
     """
     import numpy as np
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     from decontam.benchmarks import load_benchmarks
     from decontam.common import with_common
-    from decontam.found import scan_batch
     from decontam.index import build_index
-    from decontam.pieces import over_pieces, read_piece
+    from decontam.pieces import Scratches, over_pieces
 
     index = build_index(load_benchmarks(wanted.benchmarks, wanted.root), wanted.rule())
     if wanted.rule().common:
@@ -196,14 +223,12 @@ def recheck(files: list[Path], wanted: DecontamConfig, first: Path) -> None:
         common[json.loads(pq.read_schema(first / "hits" / f"{STAGE}.parquet").metadata[COMMON.encode()])] = True
         index = with_common(index, common)
 
-    def still(piece: Piece, scratch: Scratch) -> list[str]:
-        found = []
-        for batch in read_piece(piece, ["id", *wanted.fields]):
-            columns, _ = scan_batch(batch, index, wanted.policy, wanted.fields, scratch)
-            found += batch.filter(pc.equal(columns.column("verdict"), "drop")).column("id").to_pylist()
-        return found
-
-    left = [ident for _, found in over_pieces(files, index, still, os.cpu_count() or 1, []) for ident in found]
+    left = [
+        ident
+        for _, (columns, *_) in over_pieces(files, Scanner(Scratches(index), wanted, None), os.cpu_count() or 1, engine)
+        for ident, verdict in zip(columns.column("id").to_pylist(), columns.column("verdict").to_pylist(), strict=True)
+        if verdict == "drop"
+    ]
     if left:
         raise StoreError(
             f"{len(left)} rows still hold benchmark items after removal, the first is {left[0]}",
@@ -223,9 +248,10 @@ def main(argv: list[str] | None = None) -> int:
     made.add_argument("--ngram", type=int, help="tokens of an n-gram, instead of the preset's")
     made.add_argument("--threshold", type=float, help="share of an item's tokens to be covered, instead of the preset's")
     made.add_argument("--config", help="a YAML file with all of this; flags win")
-    made.add_argument("--out", help="where to write (default: into the dataset directory; for other files nothing is kept)")
+    made.add_argument("--out", type=place, help="where to write (default: into the dataset directory; for other files nothing is kept)")
     made.add_argument("--fail-on", choices=("dev", "unseen", "any"), help="exit code 4 when a benchmark of this kind was hit")
-    made.add_argument("--threads", type=int, help="default: one a core")
+    made.add_argument("--threads", type=int, help="of the engine local; default: one a core")
+    engines.add_flag(made)
     made.add_argument("--force", action="store_true", help="scan again even if nothing changed")
     made.add_argument("--list", action="store_true", help="list the registry's benchmarks and suites, and stop")
     return cli.run(_command, made, argv)
@@ -247,19 +273,19 @@ def _command(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         dataset = open_input(args.input, Path(args.out) if args.out else Path(folder) / "loaded")
         total = dataset.rows * (2 if wanted.rule().common else 1)
-        with cli.Progress("scan", total, quiet=args.json) as bar:
-            report = scan_dataset(dataset, wanted, Path(args.out) if args.out else None, args.threads, args.force, bar.add)
+        with engines.chosen(args.engine) as engine, cli.Progress("scan", total, quiet=args.json) as bar:
+            out = Path(args.out) if args.out else None
+            report = scan_dataset(dataset, wanted, out, args.threads, args.force, bar.add, engine=engine)
         if args.json:
             cli.emit(report)
         else:
             print(report_tables(report))
-            where = args.out or (args.input if dataset.path == Path(args.input) else None)
             seconds = time.monotonic() - started
             cli.say(
                 f"{dataset.rows:,} rows in {seconds:.1f} s"
                 + (f"; evidence: {where}/hits/decontam.parquet" if where else "; nothing kept (--out DIR keeps it)")
             )
-    return _verdict(report, wanted, args.out or (args.input if dataset.path == Path(args.input) else None))
+    return _verdict(report, wanted, where)
 
 
 def open_input(given: str, out: Path) -> Dataset:

@@ -126,17 +126,17 @@ def flags(index: Index, datasets: list[Dataset], wanted: DecontamConfig) -> list
     import pyarrow.compute as pc
 
     from decontam.found import scan_batch
+    from decontam.match import scratch_for
     from decontam.pieces import over_pieces, read_piece
 
+    scratch = scratch_for(index.table)
     counts: dict[str, list[int]] = {}
     for piece, made in over_pieces(
         [file for dataset in datasets for file in dataset.row_files],
-        index,
-        lambda piece, scratch: [
+        lambda piece: [
             (b, *scan_batch(b, index, wanted.policy, wanted.fields, scratch)) for b in read_piece(piece, ["id", "source", *wanted.fields])
         ],
-        1,
-        [],
+        threads=1,
     ):
         del piece
         for batch, columns, hits in made:

@@ -104,13 +104,13 @@ def test_signatures_do_not_depend_on_batches(shared):
 def test_stored_signatures_come_back_and_are_made_once(tmp_path):
     dataset = make(tmp_path / "d", [{"source": "s", **row} for row in ROWS])
     near = NearConfig()
-    assert sign(dataset, near) and not sign(dataset, near)
-    assert not sign(dataset, NearConfig(threshold=0.9)), "the threshold does not change signatures"
+    assert sign([dataset], near) and not sign([dataset], near)
+    assert not sign([dataset], NearConfig(threshold=0.9)), "the threshold does not change signatures"
     [(first, rows, values)] = list(stored(dataset, near))
     assert (first, rows.tolist()) == (0, [0, 2, 3, 4])
     whole = signatures(batch_of(ROWS), near).column(0)
     assert values.tolist() == [whole[i].as_py() for i in (0, 2, 3, 4)]
-    assert sign(dataset, NearConfig(num_perm=16)), "other settings are signed anew"
+    assert sign([dataset], NearConfig(num_perm=16)), "other settings are signed anew"
 
 
 def test_hostile_texts():
@@ -123,5 +123,5 @@ def test_hostile_texts():
 
 def test_no_rows(tmp_path):
     dataset = make(tmp_path / "empty", [])
-    assert sign(open_dataset(dataset.path), NearConfig())
+    assert sign([open_dataset(dataset.path)], NearConfig())
     assert sum(len(rows) for _, rows, _ in stored(dataset, NearConfig())) == 0

@@ -160,14 +160,14 @@ def test_common_speech_of_several_sources_is_no_evidence(tmp_path: Path) -> None
     rows = [chat(f"{stock} tree number {i} is balanced", "ok", ident=f"{s}{i}", source=s) for s in "ab" for i in range(5)]
     rows += [chat(items.texts[0][0], "ok", ident="copy", source="c")]
     index = build_index([items], PRESETS["caravan"])
-    from decontam.common import merge_users, with_common
+    from decontam.common import with_common
     from decontam.found import mark_batch
     from decontam.match import scratch_for
 
     scratch = scratch_for(index.table)
     users = pa.array(["abc".index(str(r["source"])) for r in rows], pa.int32()).to_numpy()
     mark_batch(batch(rows), index, scratch, users)
-    index = with_common(index, merge_users([scratch]))
+    index = with_common(index, scratch.common)
     assert 0 < index.table.common.sum() <= 5
     columns, hits = scan_batch(batch(rows), index)
     assert set(hits.column("id").to_pylist()) == {"copy"}

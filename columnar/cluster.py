@@ -1,0 +1,277 @@
+"""The engine `ray`: blocks as tasks and actors of Ray Data. The only file that imports Ray (extra `ray`).
+
+What travels through Ray are descriptions of blocks and short reports; rows and results lie in files that driver and workers share (one
+machine, or a network file system). A worker puts the result of a block beside its final name and renames it, and only then reports: a
+block is done or not, whoever is killed when, and a run that goes on finds the done ones. Ray Data deals blocks out, starts a killed
+worker again with the block it had, and gives reports in the order of the blocks. Nothing here schedules, retries or moves data.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import re
+import resource
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from columnar.cli import say
+from columnar.engine import Block, Result
+from columnar.errors import CaravanError, ConfigError, InputError, StoreError
+from columnar.store import peak_rss_mb, whole_file
+
+TRIES = 3  # a block whose worker dies so often is to blame, not the worker
+CONNECT = 5.0  # seconds for a connection to the head of a cluster
+STORE = 256 << 20  # bytes of Ray's object store on a cluster started here: descriptions and reports are small
+ONE_THREAD = ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")  # a worker has one core; read when a library is imported
+NAMED = 5  # bad blocks that an error names
+REPORT = pa.schema(
+    [("problem", pa.binary()), ("tries", pa.int32()), ("worker", pa.string()), ("peak", pa.int64()), ("seconds", pa.float64())]
+)
+
+
+class Cluster:
+    """A Ray cluster: the one at `address`, or that of RAY_ADDRESS, or one started here for as long as this lives."""
+
+    remote = True
+
+    def __init__(self, address: str | None) -> None:
+        self._started = _connect(address or os.environ.get("RAY_ADDRESS"))
+        self.blocks = self.kept = self.repeated = 0
+        self.seconds = 0.0  # CPU of all workers
+        self.peaks: dict[str, int] = {}  # worker -> MB
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        import ray
+
+        if kind is None:
+            say(self.figures())
+        if self._started:
+            ray.shutdown()
+
+    def figures(self) -> str:
+        """What was done, and what memory it took."""
+        peaks = sorted(self.peaks.values(), reverse=True)
+        told = ", ".join(f"{mb:,}" for mb in peaks[:8]) + (f" … {peaks[-1]:,}" if len(peaks) > 8 else "")
+        return (
+            f"ray: {self.blocks:,} blocks done, {self.kept:,} were done before, {self.repeated:,} begun again after a worker was lost;"
+            f" {self.seconds:,.1f} s of CPU in {len(peaks)} workers; peak memory {peak_rss_mb():,} MB here, {told or 0} MB in the workers"
+        )
+
+    def map(
+        self,
+        work: Callable[[Block], Result],
+        blocks: Sequence[Block],
+        places: Sequence[Path],
+        *,
+        threads: int = 1,
+        held: bool = False,
+        gpus: float = 0,
+    ) -> Iterator[Result]:
+        """See `Engine.map`."""
+        import ray
+
+        places = [place.absolute() for place in places]
+        todo = [number for number, place in enumerate(places) if not place.is_file()]
+        self.kept += len(blocks) - len(todo)
+        reports: Iterator[dict[str, Any]] = iter(())
+        if todo:
+            at = places[todo[-1]].with_name("work.pickle")
+            with whole_file(at) as temporary:
+                temporary.write_bytes(ray.cloudpickle.dumps(work))
+            items = []
+            for number in todo:
+                places[number].parent.mkdir(parents=True, exist_ok=True)
+                _tries(places[number]).unlink(missing_ok=True)
+                items.append({"block": pickle.dumps(blocks[number]), "name": str(blocks[number]), "place": str(places[number])})
+            reports = self._reports(items, at, held, gpus)
+        missing, bad = set(todo), []
+        for number, place in enumerate(places):
+            if number in missing:
+                report = next(reports)
+                if number == todo[-1]:
+                    next(reports, None)  # lets Ray end the execution
+                if report["problem"] is not None:
+                    bad.append((str(blocks[number]), pickle.loads(report["problem"])))
+            if not bad:  # otherwise the rest is finished for the next run
+                yield pickle.loads(place.read_bytes())
+        if bad:
+            raise _failure(bad, len(blocks))
+
+    def _reports(self, items: list[dict[str, Any]], work: Path, held: bool, gpus: float) -> Iterator[dict[str, Any]]:
+        """What workers say of each block, in order."""
+        import ray
+        import ray.data
+
+        context = ray.data.DataContext.get_current()
+        context.execution_options.preserve_order = True
+        context.enable_progress_bars = False
+        stamp = work.stat().st_mtime_ns
+        how: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "num_cpus": 1}
+        dealt = ray.data.from_items(items, override_num_blocks=len(items))
+        if held:
+            size = max(1, min(len(items), _width(gpus)))
+            actors = ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2)
+            done = dealt.map_batches(_Holding, fn_constructor_args=(str(work), stamp), compute=actors, num_gpus=gpus or None, **how)
+        else:
+            done = dealt.map_batches(_work_on, fn_kwargs={"work": str(work), "stamp": stamp}, **how)
+        try:
+            for table in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for report in pa.table(table).to_pylist():
+                    self.blocks += report["problem"] is None
+                    self.repeated += report["tries"] > 1
+                    self.seconds += report["seconds"]
+                    self.peaks[report["worker"]] = max(self.peaks.get(report["worker"], 0), report["peak"])
+                    yield report
+        except (ray.exceptions.RayError, ModuleNotFoundError) as error:
+            raise _lost(error) from error
+
+
+class _Holding:
+    """An actor: the work stays in it from block to block."""
+
+    def __init__(self, work: str, stamp: int) -> None:
+        self.work = _read(work, stamp)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return pa.Table.from_pylist([_one(self.work, item) for item in batch.to_pylist()], REPORT)
+
+
+def _work_on(batch: pa.Table, work: str, stamp: int) -> pa.Table:
+    """A task: the work is read once a process."""
+    return pa.Table.from_pylist([_one(_read(work, stamp), item) for item in batch.to_pylist()], REPORT)
+
+
+@lru_cache(maxsize=1)
+def _read(work: str, stamp: int) -> Callable[[Any], Any]:
+    for name in ONE_THREAD:
+        os.environ.setdefault(name, "1")
+    pa.set_cpu_count(1)
+    from ray import cloudpickle
+
+    made: Callable[[Any], Any] = cloudpickle.loads(Path(work).read_bytes())
+    return made
+
+
+def _one(work: Callable[[Any], Any], item: dict[str, Any]) -> dict[str, Any]:
+    """Work on one block unless its result is there. A problem of its own is told, not raised: Ray repeats only what is lost."""
+    place = Path(item["place"])
+    worker = f"{socket.gethostname()} {os.getpid()}"
+    with _tries(place).open("a") as file:
+        file.write(worker + "\n")
+    tries = len(_tries(place).read_text().splitlines())
+    began, problem = _cpu_seconds(), None
+    if not place.is_file():
+        try:
+            if tries > TRIES:
+                raise MemoryError(f"its worker was killed {TRIES} times, which is what a system does that runs out of memory")
+            made = work(pickle.loads(item["block"]))
+            with whole_file(place) as temporary:
+                temporary.write_bytes(pickle.dumps(made, protocol=5))
+        except Exception as error:
+            kept = error if isinstance(error, CaravanError) else CaravanError(f"{type(error).__name__}: {error}")
+            problem = pickle.dumps(kept)
+    return {"problem": problem, "tries": tries, "worker": worker, "peak": peak_rss_mb(), "seconds": _cpu_seconds() - began}
+
+
+def _tries(place: Path) -> Path:
+    return place.with_suffix(".tries")
+
+
+def _cpu_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
+
+
+def _width(gpus: float) -> int:
+    """How many actors the cluster has room for."""
+    import ray
+
+    there = ray.cluster_resources()
+    cores = int(there.get("CPU", 1))
+    return min(cores, int(there.get("GPU", 0) // gpus)) if gpus else cores
+
+
+def _failure(bad: list[tuple[str, CaravanError]], count: int) -> CaravanError:
+    """The error of a run some of whose blocks could not be worked on."""
+    first = bad[0][1]
+    if type(first) is not CaravanError:  # an error of ours says what to do about it
+        return first
+    names = "".join(f"\n  {name}: {problem}" for name, problem in bad[:NAMED]) + (f"\n  and {len(bad) - NAMED:,} more" * (len(bad) > NAMED))
+    return StoreError(
+        f"{len(bad):,} of {count:,} blocks could not be worked on:{names}",
+        "the other blocks are finished and kept: make these whole (or give the workers more memory), then run the same command again",
+    )
+
+
+def _lost(error: Exception) -> CaravanError:
+    """What Ray says when no worker could even begin."""
+    text = str(error)
+    if "ModuleNotFoundError" in text or "No module named" in text:
+        package = text.rpartition("No module named")[2].strip().strip("'\"").split("'")[0].split("\n")[0] or "caravan"
+        return ConfigError(
+            f"--engine ray: the workers of the cluster have no package {package!r}",
+            "install the same version there as here (pip install 'caravan[ray]'), and packages of your own beside it",
+        )
+    said = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception|Failure)\b: .+)$", text, re.MULTILINE)
+    if said and said[0].startswith("FileNotFoundError"):
+        return ConfigError(
+            f"--engine ray: a worker does not see the files of this machine: {said[0]}",
+            "driver and workers need one file system: give paths that are the same on all machines of the cluster",
+        )
+    return CaravanError(
+        f"--engine ray: the cluster gave up: {said[0] if said else text.strip()[:300] or type(error).__name__}",
+        "blocks that are finished are kept: run the same command again (--traceback shows all that Ray said)",
+    )
+
+
+def _connect(address: str | None) -> bool:
+    """Join the cluster at this address, or start one here; True when this process has started or joined it and must leave it.
+
+    Raises:
+        ConfigError: Ray is not installed.
+        InputError: nobody answers there.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise ConfigError("--engine ray: Ray is not installed here", "pip install 'caravan[ray]'") from error
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    if ray.is_initialized():
+        return False
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address:
+        place = address.removeprefix("ray://")
+        host, _, port = place.partition(":")
+        try:
+            socket.create_connection((host, int(port or 6379)), CONNECT).close()
+            ray.init(address=place, **quiet)
+        except (OSError, ConnectionError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"--engine ray: no Ray cluster at {place}: {error}",
+                "give the address of its head as `ray status` has it there, and run this on a machine of the cluster;"
+                " --engine ray starts a cluster on this machine",
+            ) from error
+        return True
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))  # its workers inherit them
+    try:
+        ray.init(include_dashboard=False, object_store_memory=STORE, **quiet)
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    return True
