@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = cli.parser("curation.build_mix", __doc__)
     made.add_argument("config", type=Path, help="the mix: a YAML file")
-    made.add_argument("--out", type=place, required=True, help="the dataset directory to write; may be s3:// or gs://")
+    made.add_argument("--out", type=Path, required=True, help="the dataset directory to write")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="override a setting, e.g. seed=3")
     made.add_argument("--cache", type=Path, help="where loaded sources are kept (default: .cache beside the output)")
     made.add_argument("--limit", type=int, help="read at most so many records of each source (for a try)")

@@ -87,7 +87,9 @@ def scan_sources(config: DecontamConfig, base: Path, sources: list[Loaded], cach
     from decontam.benchmarks import fingerprint
     from decontam.scan import VERSION, scan_dataset
 
-    wanted = config.model_copy(update={"benchmarks": _placed(config.benchmarks, base), "root": _root(config.root, base)})
+    wanted = config.model_copy(
+        update={"benchmarks": _placed(config.benchmarks, base), "root": str(base / config.root) if config.root else None}
+    )
     content = stage_key("together", 1, None, [source.dataset.content for source in sources])
     rows = sum(source.dataset.rows for source in sources)
     body = Together(cache, {"identity": {"name": "sources", "rows": rows, "rows_sha256": content}}, tuple(s.dataset for s in sources))

@@ -268,7 +268,7 @@ def main(args: Namespace) -> int:
 
 if __name__ == "__main__":
     made = cli.parser("curation.signals", __doc__)
-    made.add_argument("datasets", nargs="+", type=place, metavar="DIR", help="dataset directories")
+    made.add_argument("datasets", nargs="+", type=Path, metavar="DIR", help="dataset directories")
     made.add_argument("--tokenizer", help="a tokenizer.json, or a folder that holds one (default: estimate tokens)")
     made.add_argument("--no-language", action="store_true", help="leave the language out (it takes half the time)")
     sys.exit(cli.run(main, made))

@@ -14,7 +14,6 @@ Exit code 4 when --fail-on dev|unseen|any asks for it.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
@@ -248,7 +247,7 @@ def main(argv: list[str] | None = None) -> int:
     made.add_argument("--ngram", type=int, help="tokens of an n-gram, instead of the preset's")
     made.add_argument("--threshold", type=float, help="share of an item's tokens to be covered, instead of the preset's")
     made.add_argument("--config", help="a YAML file with all of this; flags win")
-    made.add_argument("--out", type=place, help="where to write (default: into the dataset directory; for other files nothing is kept)")
+    made.add_argument("--out", help="where to write (default: into the dataset directory; for other files nothing is kept)")
     made.add_argument("--fail-on", choices=("dev", "unseen", "any"), help="exit code 4 when a benchmark of this kind was hit")
     made.add_argument("--threads", type=int, help="of the engine local; default: one a core")
     engines.add_flag(made)
@@ -280,12 +279,13 @@ def _command(args: argparse.Namespace) -> int:
             cli.emit(report)
         else:
             print(report_tables(report))
+            where = args.out or (args.input if dataset.path == Path(args.input) else None)
             seconds = time.monotonic() - started
             cli.say(
                 f"{dataset.rows:,} rows in {seconds:.1f} s"
                 + (f"; evidence: {where}/hits/decontam.parquet" if where else "; nothing kept (--out DIR keeps it)")
             )
-    return _verdict(report, wanted, where)
+    return _verdict(report, wanted, args.out or (args.input if dataset.path == Path(args.input) else None))
 
 
 def open_input(given: str, out: Path) -> Dataset:
