@@ -19,6 +19,8 @@ from pathlib import Path
 
 from columnar import cli
 from columnar.errors import CaravanError, ConfigError, InputError
+from columnar.filesystem import place
+from columnar.remote import fetch
 
 MAIN = Path(__file__).resolve().with_name("main.py")
 
@@ -54,7 +56,7 @@ def warm(directory: Path) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = cli.parser("app", __doc__)
-    made.add_argument("dirs", nargs="*", type=Path, metavar="DIR", help="dataset directories (default: those below this folder)")
+    made.add_argument("dirs", nargs="*", type=place, metavar="DIR", help="dataset directories (default: those below this folder)")
     made.add_argument("--port", type=int, help="the port to serve on (default: 8501, or the next free one)")
     made.add_argument("--headless", action="store_true", help="do not open a browser window")
     return made
@@ -62,6 +64,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Run the command: this process is the server."""
+    for path in args.dirs:
+        fetch(path)
     missing = [str(path) for path in args.dirs if not path.is_dir()]
     if missing:
         raise InputError(f"no such directory: {', '.join(missing)}", "make a dataset with: python -m columnar.load FILE --out DIR")

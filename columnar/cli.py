@@ -8,9 +8,11 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from columnar.errors import CaravanError
+from columnar.errors import CaravanError, ConfigError
+from columnar.filesystem import SCHEMES, remote_names
 
 
 def parser(prog: str, doc: str | None) -> argparse.ArgumentParser:
@@ -23,15 +25,17 @@ def parser(prog: str, doc: str | None) -> argparse.ArgumentParser:
 
 def run(main: Callable[[argparse.Namespace], int | None], made: argparse.ArgumentParser, argv: list[str] | None = None) -> int:
     """Parse, run, and turn errors into `error: ...` lines and exit codes (see columnar.errors)."""
-    args = made.parse_args(argv)
+    traceback = "--traceback" in (sys.argv if argv is None else argv)
     try:
+        args = made.parse_args(argv)
+        _only_local(args)
         return main(args) or 0
     except CaravanError as error:
-        if args.traceback:
+        if traceback:
             raise
-        say(f"error: {error}")
+        say(f"error: {remote_names(str(error))}")
         if error.hint:
-            say(f"  {error.hint}")
+            say(f"  {remote_names(error.hint)}")
         return error.exit_code
     except BrokenPipeError:  # `| head` closed the pipe: not an error of the user's
         sys.stderr.close()
@@ -40,10 +44,21 @@ def run(main: Callable[[argparse.Namespace], int | None], made: argparse.Argumen
         say("interrupted: what was finished is kept, run the same command again to go on")
         return 130
     except OSError as error:
-        if args.traceback:
+        if traceback:
             raise
         say(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "))
         return 1
+
+
+def _only_local(args: argparse.Namespace) -> None:
+    """Options that take remote places have the type `filesystem.place`; in the others one would become a folder called `s3:`."""
+    for name, value in vars(args).items():
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, Path) and path.parts[:1] and path.parts[0] in {f"{scheme}:" for scheme in SCHEMES}:
+                where = f"{path.parts[0]}//{'/'.join(path.parts[1:])}"
+                raise ConfigError(
+                    f"{where}: this command takes only local paths here ({name})", "docs/object_stores.md says which take remote ones"
+                )
 
 
 def say(text: str) -> None:

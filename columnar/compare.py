@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from columnar import cli
+from columnar.filesystem import place, shown
 
 if TYPE_CHECKING:
     import duckdb
@@ -104,8 +105,8 @@ def compare(a: Path | str, b: Path | str) -> dict[str, Any]:
         by_source = _dicts(connection, BY_SOURCE)
         fields = ("a", "b", "shared", "changed", "moved_from", "moved_to", "removed", "added")
         return {
-            "a": {"name": ours.get("name"), "path": str(a), "rows": first.rows},
-            "b": {"name": theirs.get("name"), "path": str(b), "rows": second.rows},
+            "a": {"name": ours.get("name"), "path": shown(a), "rows": first.rows},
+            "b": {"name": theirs.get("name"), "path": shown(b), "rows": second.rows},
             "total": {name: sum(line[name] for line in by_source) for name in fields},
             "by_source": by_source,
             "why_removed": _dicts(connection, REASONS.format(gone="removed", own="a", other="b")),
@@ -158,8 +159,8 @@ def describe(found: dict[str, Any]) -> str:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = cli.parser("columnar.compare", __doc__)
-    made.add_argument("a", type=Path, help="the first dataset directory")
-    made.add_argument("b", type=Path, help="the second")
+    made.add_argument("a", type=place, help="the first dataset directory")
+    made.add_argument("b", type=place, help="the second")
     return made
 
 

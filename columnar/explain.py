@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from columnar import cli
 from columnar.errors import InputError
+from columnar.filesystem import place
 from columnar.jsonviews import literal, quoted
 
 if TYPE_CHECKING:
@@ -282,7 +283,7 @@ def describe(story: dict[str, Any], width: int = 120) -> str:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = cli.parser("columnar.explain", __doc__)
-    made.add_argument("dir", type=Path, help="a dataset directory")
+    made.add_argument("dir", type=place, help="a dataset directory")
     made.add_argument("id", help="a row's id, or the beginning of it")
     return made
 

@@ -1,6 +1,7 @@
 """A source as the user names it -> the local files it means, each with its place, its hash and, from the Hub, its commit.
 
-    path: chats.jsonl | dir/ | "dir/**/*.parquet" | hf://datasets/owner/name@revision/data/train-*.parquet | a list of these
+    path: chats.jsonl | dir/ | "dir/**/*.parquet" | hf://datasets/owner/name@revision/data/train-*.parquet | s3://bucket/raw/*.jsonl |
+          a list of these
 
 `place` is where a file is inside its source (never an absolute path): ids are made of it, so they are the same on every machine.
 """
@@ -12,7 +13,6 @@ import difflib
 import glob
 import hashlib
 import json
-import os
 import re
 import time
 from pathlib import Path
@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from columnar.config import Config
-from columnar.errors import InputError
+from columnar.errors import InputError, StoreError
+from columnar.filesystem import Object, cache_dir, is_remote, place, url_of
 from columnar.store import file_sha256, write_json
 
 TYPES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
@@ -79,6 +80,8 @@ def resolve(spec: SourceSpec, root: Path = Path()) -> list[SourceFile]:
             from columnar.hub import resolve_hub
 
             found += resolve_hub(entry, spec.revision, spec.split)
+        elif is_remote(url := placed(entry, root)):
+            found += [(path, name, uri, None) for path, name, uri in _from_store(url, spec.split)]
         else:
             found += [(path, place, uri, None) for path, place, uri in _local(entry, spec.split, root)]
     if not found:
@@ -87,6 +90,34 @@ def resolve(spec: SourceSpec, root: Path = Path()) -> list[SourceFile]:
         SourceFile(path, place, uri, revision, path.stat().st_size, sha256_of(path))
         for (path, _, uri, revision), place in zip(found, _distinct([f[1] for f in found], [f[2] for f in found]), strict=True)
     ]
+
+
+def placed(entry: str, root: Path) -> str:
+    """A source's path; a relative one below a remote root as what it is there."""
+    base = url_of(root)
+    return entry if base is None or is_remote(entry) or Path(entry).expanduser().is_absolute() else f"{base}/{entry}"
+
+
+def sources_of(url: str, split: str | None) -> list[Object]:
+    """The objects a source means (columnar.remote.sources); what is wrong with them is wrong with an input."""
+    from columnar.remote import sources
+
+    try:
+        return sources(url, split)
+    except StoreError as error:
+        raise InputError(str(error), error.hint) from error
+
+
+def _from_store(url: str, split: str | None) -> list[tuple[Path, str, str]]:
+    """The files of a source in an object store, copied once; what did not change is not copied again."""
+    from columnar.remote import copy, same
+
+    items = sources_of(url, split)
+    try:
+        copy([item for item in items if not same(place(item.url), item)], url)
+    except StoreError as error:
+        raise InputError(str(error), error.hint) from error
+    return [(place(item.url), item.name, item.url) for item in items]
 
 
 def _local(entry: str, split: str | None, root: Path) -> list[tuple[Path, str, str]]:
@@ -117,6 +148,8 @@ def _local(entry: str, split: str | None, root: Path) -> list[tuple[Path, str, s
         return [
             (f, str(f.relative_to(fixed)), str(f if named.is_absolute() else f.relative_to(root))) for f in of_split(files, split, entry)
         ]
+    if "://" in entry:
+        raise InputError(f"{entry}: not a kind of place we read", "expected a local path, hf://datasets/…, s3://bucket/… or gs://bucket/…")
     near = [p.name for p in path.parent.glob("*") if p.is_file()][:1000] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, near, 1)
     raise InputError(f"{entry}: no such file or directory", f"did you mean {path.parent / close[0]}?" if close else None)
@@ -154,11 +187,6 @@ def _distinct(places: list[str], uris: list[str]) -> list[str]:
             return longer
     repeated = next(uri for uri in uris if uris.count(uri) > 1)
     raise InputError(f"{repeated}: named twice in one source", "to use rows twice, say repeat: 2")
-
-
-def cache_dir() -> Path:
-    """Where what is known of files is kept between runs."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "caravan"
 
 
 def sha256_of(path: Path) -> str:

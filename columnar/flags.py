@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from columnar.errors import StoreError
+from columnar.remote import exchange
 
 
 def read_flags(directory: Path) -> list[dict[str, Any]]:
@@ -45,8 +46,13 @@ def read_flags(directory: Path) -> list[dict[str, Any]]:
 
 def add_flags(directory: Path, entries: list[dict[str, Any]]) -> None:
     """Append flags under a lock, all or none, so that two windows flagging at once lose nothing."""
+    with exchange(directory / "flags.jsonl"):
+        _append(directory / "flags.jsonl", entries)
+
+
+def _append(path: Path, entries: list[dict[str, Any]]) -> None:
     text = "".join(json.dumps(entry, ensure_ascii=False, sort_keys=True) + "\n" for entry in entries).encode()
-    with (directory / "flags.jsonl").open("ab+") as file:
+    with path.open("ab+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from columnar.errors import InputError
-from columnar.files import cache_dir, file_type, of_split, split_of
+from columnar.errors import InputError, StoreError
+from columnar.files import file_type, of_split, split_of
+from columnar.filesystem import cache_dir
 from columnar.store import write_json
 
 _FORM = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<pattern>.*))?$")
@@ -54,11 +55,35 @@ def list_hub(uri: str, revision: str | None = None, split: str | None = None) ->
     repo, pattern = form["repo"], (form["pattern"] or "").strip("/")
     wanted = unquote(form["revision"]) if form["revision"] else revision or "main"
     commit, names = _commit(repo, wanted, uri)
-    chosen = _matching(names, pattern)
+    chosen = matching(names, pattern)
     if not chosen:
         data = [n for n in names if file_type(n)]
         raise InputError(f"{uri}: no data file matches", f"the dataset holds: {', '.join(data[:10]) or 'no file of a type we read'}")
     return repo, commit, _one_split(chosen, split, uri) if split or not pattern else chosen
+
+
+def fetch_dataset(uri: str, directory: Path) -> None:
+    """Lay out a dataset directory of ours that is on the Hub, as `build_mix --push-to-hub` uploads it: links into the Hub's own cache.
+
+    Raises:
+        StoreError: not a dataset directory of ours; or as for `resolve_hub`.
+    """
+    form = _FORM.match(uri)
+    if form is None:
+        raise StoreError(f"{uri}: not a dataset on the Hub", "expected hf://datasets/owner/name, or …/name@revision/folder")
+    folder = f"{form['pattern'].strip('/')}/" if form["pattern"] else ""
+    commit, names = _commit(form["repo"], unquote(form["revision"] or "main"), uri)
+    ours = [name.removeprefix(folder) for name in names if name.startswith(folder)]
+    if "manifest.json" not in ours:
+        raise StoreError(f"{uri}: no manifest.json: not a dataset directory", "to load its files, use: python -m columnar.load")
+    for name in sorted(ours, key=lambda name: name == "manifest.json"):
+        file, there = directory / name, _download(form["repo"], commit, folder + name, uri)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
+        file.symlink_to(there)
+    for file in directory.rglob("*"):
+        if file.is_symlink() and str(file.relative_to(directory)) not in ours:
+            file.unlink()
 
 
 def is_fetched(repo: str, commit: str, name: str) -> bool:
@@ -68,7 +93,7 @@ def is_fetched(repo: str, commit: str, name: str) -> bool:
     return isinstance(try_to_load_from_cache(repo, name, revision=commit, repo_type="dataset"), str)
 
 
-def _matching(names: list[str], pattern: str) -> list[str]:
+def matching(names: list[str], pattern: str) -> list[str]:
     """Names that a pattern means: `*` stays inside a folder, `**` does not; a folder means what is in it; nothing means everything."""
     data = sorted(name for name in names if file_type(name))
     if not pattern:

@@ -1,6 +1,7 @@
 """Foreign files -> a dataset directory: rows/, rejects.jsonl, manifest.json. Nothing is changed, nothing is lost in silence.
 
     python -m columnar.load chats.jsonl more/*.parquet --out data/chats
+    python -m columnar.load "s3://bucket/raw/**/*.jsonl.gz" --out s3://bucket/chats        docs/object_stores.md
     python -m columnar.load raw.csv --out data/raw --columns instruction=Frage,output=Antwort --license cc-by-4.0
 
 `--format auto` recognises the shape from the first records and says how it maps the fields; what it does not map is kept in `meta`.
@@ -25,6 +26,7 @@ from typing import IO, Any
 from columnar import cli, store
 from columnar.errors import ConfigError, InputError, RejectedRows, StoreError
 from columnar.files import SourceFile, SourceSpec, resolve, sha256_of
+from columnar.filesystem import place, shown
 from columnar.formats import NAMES, detect, named
 from columnar.formats.ours import ROWS, kinds_in
 from columnar.formats.shape import Shape
@@ -219,8 +221,10 @@ def _clear(out: Path, force: bool) -> None:
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
     made = cli.parser("columnar.load", __doc__)
-    made.add_argument("files", nargs="+", metavar="FILE", help="file, directory, pattern, or hf://datasets/owner/name@revision/pattern")
-    made.add_argument("--out", required=True, type=Path, metavar="DIR", help="dataset directory to write")
+    made.add_argument(
+        "files", nargs="+", metavar="FILE", help="file, directory or pattern, also s3://, gs:// or hf://datasets/owner/name@revision/"
+    )
+    made.add_argument("--out", required=True, type=place, metavar="DIR", help="dataset directory to write")
     made.add_argument("--format", default="auto", help="auto, or one of: " + ", ".join(NAMES))
     made.add_argument(
         "--columns", default="", metavar="OURS=THEIRS,…", help="map names by hand, for example instruction=Frage,output=Antwort"
@@ -257,7 +261,9 @@ def _main(args: argparse.Namespace) -> int:
         limit=args.limit,
         header=args.header,
     )
-    with cli.Progress("load") as bar:
+    from columnar.remote import output
+
+    with output(args.out), cli.Progress("load") as bar:
         done = 0
 
         def show(rows: int, rejects: int) -> None:
@@ -268,8 +274,8 @@ def _main(args: argparse.Namespace) -> int:
         counts = load_source(spec, args.out, force=args.force, on_rows=show)
     cli.say(f"format: {counts['format']} ({counts['mapping']})")
     if not done:
-        cli.say(f"{args.out}: up to date, nothing to do")
-    cli.say(f"{counts['rows']:,} rows, {counts['rejects']:,} rejected, from {counts['records']:,} records -> {args.out}")
+        cli.say(f"{shown(args.out)}: up to date, nothing to do")
+    cli.say(f"{counts['rows']:,} rows, {counts['rejects']:,} rejected, from {counts['records']:,} records -> {shown(args.out)}")
     for problem, n in counts["by_problem"].items():
         cli.say(f"  rejected {n:,}: {problem}")
     if args.json:

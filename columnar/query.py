@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from columnar import cli
 from columnar.ask import Result, guard, plain, run, stream
 from columnar.errors import ConfigError, QueryError
+from columnar.filesystem import is_remote, place
 
 if TYPE_CHECKING:
     import duckdb
@@ -148,14 +149,14 @@ def main(args: argparse.Namespace) -> int:
     dirs, sql = list(args.words), None
     if args.file:
         sql = saved_query(args.file)
-    elif dirs and re.search(r"\s", dirs[-1]) and not os.path.isdir(dirs[-1]):  # noqa: PTH112  Path.is_dir fails on long statements
+    elif dirs and not is_remote(dirs[-1]) and re.search(r"\s", dirs[-1]) and not os.path.isdir(dirs[-1]):  # noqa: PTH112  Path.is_dir fails on long statements
         sql = dirs.pop()
     if not dirs:
         raise ConfigError("no dataset directory given", 'for example: python -m columnar.query out/tiny "SELECT count(*) FROM rows"')
     form = _format(args)
     from columnar.view import connect
 
-    connection = connect(dirs)
+    connection = connect([place(word) for word in dirs])
     try:
         if sql is None:
             return _describe(connection, args.json)

@@ -33,6 +33,7 @@ import pyarrow.parquet as pq
 
 from columnar.engine import LOCAL, Engine, places_in
 from columnar.errors import StoreError
+from columnar.filesystem import place, url_of
 
 SCHEMA_VERSION = 1
 ROW_GROUP = 10_000
@@ -72,7 +73,11 @@ def open_dataset(path: Path | str) -> Dataset:
     Raises:
         StoreError: no such directory, or no manifest (not a dataset, or one whose writing was cut off).
     """
-    path = Path(path)
+    path = place(path)
+    if url_of(path):
+        from columnar.remote import fetch
+
+        fetch(path)
     manifest = path / "manifest.json"
     if not path.is_dir():
         raise StoreError(f"{path}: no such directory", "make a dataset with: python -m columnar.load FILE --out DIR")

@@ -19,13 +19,14 @@ from pathlib import Path
 
 from columnar import cli, engine
 from columnar.errors import ConfigError
+from columnar.filesystem import place, shown
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = cli.parser("curation.build_mix", __doc__)
     made.add_argument("config", type=Path, help="the mix: a YAML file")
-    made.add_argument("--out", type=Path, required=True, help="the dataset directory to write")
+    made.add_argument("--out", type=place, required=True, help="the dataset directory to write; may be s3:// or gs://")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="override a setting, e.g. seed=3")
     made.add_argument("--cache", type=Path, help="where loaded sources are kept (default: .cache beside the output)")
     made.add_argument("--limit", type=int, help="read at most so many records of each source (for a try)")
@@ -49,13 +50,16 @@ def main(args: argparse.Namespace) -> int:
 
     cache = args.cache or pipeline.default_cache(args.out)
     job = pipeline.Job(config, args.config.parent, args.out, cache, args.limit, args.force)
+    from columnar.remote import output, peek
+
     if args.dry_run:
+        peek(args.out)
         from curation.plan import describe, plan
 
         cli.emit(plan(job)) if args.json else print(describe(plan(job)))
         return 0
     started = time.time()
-    with engine.chosen(args.engine) as where:
+    with engine.chosen(args.engine) as where, output(args.out):
         manifest, fresh = pipeline.build(replace(job, engine=where))
     if args.json:
         cli.emit(manifest)
@@ -68,11 +72,11 @@ def main(args: argparse.Namespace) -> int:
             if not source["kept"]:
                 cli.say(f"warning: nothing is left of {name}: " + ", ".join(f"{n:,} {why}" for why, n in source["dropped"].items()))
         if not fresh:
-            cli.say(f"{args.out}: nothing changed, nothing done ({time.time() - started:.1f} s)")
+            cli.say(f"{shown(args.out)}: nothing changed, nothing done ({time.time() - started:.1f} s)")
         else:
             cost = f"{manifest['circumstance']['seconds']:.1f} s, peak memory {manifest['circumstance']['peak_rss_mb']:,} MB"
             ids = manifest["identity"]["ids_sha256"][:16]
-            cli.say(f"{args.out}: {counts['out']:,} rows, {counts['tokens']:,} tokens ({counts['tokens_by']}), ids {ids}, {cost}")
+            cli.say(f"{shown(args.out)}: {counts['out']:,} rows, {counts['tokens']:,} tokens ({counts['tokens_by']}), ids {ids}, {cost}")
     if args.push_to_hub:
         from curation.hub import push
 

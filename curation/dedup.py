@@ -13,6 +13,7 @@ dataset (an evaluation set, an earlier mix); those reference rows are never mark
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from pydantic import Field, model_validator
 from columnar import cli
 from columnar.config import Config, parse
 from columnar.errors import ConfigError
+from columnar.filesystem import place
 
 
 class NearConfig(Config):
@@ -116,7 +118,7 @@ class DedupConfig(Config):
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = cli.parser("curation.dedup", __doc__)
-    made.add_argument("datasets", nargs="+", type=Path, metavar="DIR", help="dataset directories; the first are kept before the later")
+    made.add_argument("datasets", nargs="+", type=place, metavar="DIR", help="dataset directories; the first are kept before the later")
     made.add_argument("--by", choices=["row", "prompt"], default="row", help="what must be alike: the whole row, or what it asks")
     made.add_argument("--exact-only", action="store_true", help="no near-duplicates")
     made.add_argument(
@@ -156,14 +158,18 @@ def main(args: argparse.Namespace) -> int:
     paths = [path.resolve() for path in args.datasets]
     if len(set(paths)) < len(paths):
         raise ConfigError("the same directory is given twice", "to keep reference rows out of the result, use --against")
-    if both := set(paths) & {Path(path).resolve() for path in args.against}:
+    if both := set(paths) & {place(path).resolve() for path in args.against}:
         raise ConfigError(f"{min(both)}: searched and --against at once: its rows would all be duplicates of themselves")
+    from columnar.remote import output
     from columnar.store import open_dataset
     from curation.duplicate_report import report, search, write
 
     datasets = [open_dataset(path) for path in args.datasets]
     found, everything = search(datasets, config)
-    write(found, everything, config, args.out)
+    with contextlib.ExitStack() as sent:
+        for dataset in datasets:
+            sent.enter_context(output(dataset.path))
+        write(found, everything, config, args.out)
     made = report(found, config)
     if args.json:
         cli.emit(made)

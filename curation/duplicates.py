@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from columnar import cli
 from columnar.engine import LOCAL, Engine
+from columnar.filesystem import under
 from columnar.store import Dataset, open_dataset, read_batches, write_table
 from curation import duplicate_search, minhash
 from curation.decide import EXACT, NEAR, SEMANTIC, Decisions, Loaded
@@ -45,7 +46,7 @@ class Evidence(NamedTuple):
 
 def references(config: DedupConfig, root: Path) -> list[Dataset]:
     """The datasets of `against:`; relative paths start at `root`."""
-    return [open_dataset(root / path) for path in config.against]
+    return [open_dataset(under(root, path)) for path in config.against]
 
 
 def sign(config: DedupConfig, sources: list[Loaded], against: list[Dataset], engine: Engine = LOCAL) -> None:

@@ -21,8 +21,10 @@ from columnar import cli
 from columnar.engine import LOCAL, Engine
 from columnar.errors import StoreError
 from columnar.files import SourceFile, SourceSpec, resolve
+from columnar.filesystem import cache_dir, shown, under, url_of
 from columnar.flags import read_flags
 from columnar.load import load_source, source_key
+from columnar.remote import holds
 from columnar.store import open_dataset, sidecar_key, stage_key, write_manifest
 from curation import signals as signal_stage
 from curation.card import card
@@ -54,7 +56,7 @@ class Job:
     @property
     def root(self) -> Path:
         """Where the relative paths of sources start."""
-        return self.base / self.config.root
+        return under(self.base, self.config.root)
 
     @property
     def sources(self) -> list[tuple[int, MixSource]]:
@@ -72,7 +74,9 @@ class Job:
 
 
 def default_cache(out: Path) -> Path:
-    """Mixes beside each other share one cache."""
+    """Mixes beside each other share one cache; so do those in one bucket, below the user's."""
+    if url := url_of(out):
+        return cache_dir() / "mixes" / url.split("/")[2]
     return out.absolute().parent / ".cache"
 
 
@@ -113,6 +117,7 @@ def _build(job: Job) -> tuple[dict[str, Any], bool]:
     )
     manifest = manifest_of(job.out)
     if not job.force and manifest is not None and manifest["identity"]["key"] == key and _outputs_there(job.out, manifest):
+        shutil.rmtree(job.out / ".building", ignore_errors=True)  # of a forced build that was cut off
         return manifest, False
 
     decisions = judge_sources(job.config, loaded)
@@ -184,7 +189,7 @@ def resolved(job: Job) -> dict[str, Any]:
 def _rebuildable(job: Job, loaded: list[Loaded]) -> dict[str, Any]:
     """The config as a file that builds the same mix from where it lies (OUT/config.yaml): paths turned, Hub commits filled in."""
     config = job.config.model_dump(mode="json", exclude_none=True)
-    config["root"] = os.path.relpath(job.root.absolute(), job.out.absolute())
+    config["root"] = url_of(job.root) or _seen_from(job.out, job.root)
     pins = {s.name: {f["revision"] for f in s.dataset.manifest["identity"]["inputs"] if f.get("revision")} for s in loaded}
     config["sources"] = [_resolved_source(job, source) for source in job.config.sources]
     for source in config["sources"]:
@@ -200,8 +205,13 @@ def _rebuildable(job: Job, loaded: list[Loaded]) -> dict[str, Any]:
 
 
 def _turned(job: Job, path: str) -> str:
-    """A path relative to the mix file, as a path relative to the output; what is no path (a registry name) stays."""
-    return os.path.relpath((job.base / path).absolute(), job.out.absolute()) if (job.base / path).exists() else path
+    """A path relative to the mix file, as a path relative to the output; what is no local path (a registry name, s3://) stays."""
+    return _seen_from(job.out, job.base / path) if (job.base / path).exists() else path
+
+
+def _seen_from(out: Path, path: Path) -> str:
+    """A local path relative to the output; from an object store only the whole path leads back."""
+    return str(path.absolute()) if url_of(out) else os.path.relpath(path.absolute(), out.absolute())
 
 
 def _resolved_source(job: Job, source: MixSource) -> dict[str, Any]:
@@ -230,20 +240,25 @@ def check_output(job: Job) -> None:
     if not job.out.exists():
         return
     if not job.out.is_dir():
-        raise StoreError(f"{job.out}: is a file, expected a directory", "give another --out")
+        raise StoreError(f"{shown(job.out)}: is a file, expected a directory", "give another --out")
     manifest = manifest_of(job.out)
     if manifest is not None:
         name = manifest["identity"].get("name")
         if not job.force and (name != job.config.name or manifest["identity"]["stage"]["name"] != "mix"):
-            raise StoreError(f"{job.out}: belongs to {name!r}, this is {job.config.name!r}", "give another --out, or --force to replace it")
+            raise StoreError(
+                f"{shown(job.out)}: belongs to {name!r}, this is {job.config.name!r}", "give another --out, or --force to replace it"
+            )
         return
     strange = sorted(p.name for p in job.out.iterdir() if p.name not in {*BUILT, ".building", "flags.jsonl", "manifest.json"})
     if strange and not job.force:
-        raise StoreError(f"{job.out}: not empty and not a mix (found {', '.join(strange[:5])})", "give another --out, or --force")
+        raise StoreError(f"{shown(job.out)}: not empty and not a mix (found {', '.join(strange[:5])})", "give another --out, or --force")
 
 
 def _outputs_there(out: Path, manifest: dict[str, Any]) -> bool:
-    return all((out / o["path"]).is_file() and (out / o["path"]).stat().st_size == o["bytes"] for o in manifest["identity"]["outputs"])
+    sizes = {o["path"]: o["bytes"] for o in manifest["identity"]["outputs"]}
+    if all((out / name).is_file() and (out / name).stat().st_size == size for name, size in sizes.items()):
+        return True
+    return holds(out, sizes)
 
 
 def _write_rejects(building: Path, loaded: list[Loaded]) -> None:

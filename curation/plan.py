@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from columnar import cli
-from columnar.files import SourceSpec, resolve
+from columnar.files import SourceSpec, placed, resolve, sources_of
+from columnar.filesystem import is_remote, place, shown
+from columnar.remote import same
 from columnar.store import open_dataset, sidecar_key, stage_key
 from curation import signals as signal_stage
 from curation.pipeline import Job, check_output, home_of, manifest_of, resolved
@@ -21,7 +23,7 @@ def plan(job: Job) -> dict[str, Any]:
     sources = []
     for _, source in job.sources:
         take = source.amount + (f" x{source.repeat}" if source.repeat > 1 else "")
-        unseen = _to_fetch(job.spec(source))
+        unseen = _to_fetch(job.spec(source), job.root)
         if unseen:
             blank = {"source": source.name, "files": None, "bytes": None, "revision": None, "rows": None, "take": take, "signals": "to do"}
             sources.append({**blank, **unseen})
@@ -62,7 +64,7 @@ def plan(job: Job) -> dict[str, Any]:
         "draw",
         "write",
     ]
-    return {"name": job.config.name, "kind": job.config.kind, "out": str(job.out), "state": state, "stages": stages, "sources": sources}
+    return {"name": job.config.name, "kind": job.config.kind, "out": shown(job.out), "state": state, "stages": stages, "sources": sources}
 
 
 def describe(made: dict[str, Any]) -> str:
@@ -71,9 +73,14 @@ def describe(made: dict[str, Any]) -> str:
     return head + cli.table([{**s, "bytes": f"{s['bytes'] / 1e6:,.1f} MB" if s["bytes"] is not None else None} for s in made["sources"]])
 
 
-def _to_fetch(spec: SourceSpec) -> dict[str, Any] | None:
-    """For a plan: what is known of a Hub source that is not on this machine, so that planning downloads nothing. None: all is here."""
-    entries = [p for p in ([spec.path] if isinstance(spec.path, str) else spec.path) if p.startswith("hf://")]
+def _to_fetch(spec: SourceSpec, root: Path) -> dict[str, Any] | None:
+    """For a plan: what is known of a remote source that is not on this machine, so that planning downloads nothing. None: all is here."""
+    given = [placed(p, root) for p in ([spec.path] if isinstance(spec.path, str) else spec.path)]
+    entries = [p for p in given if p.startswith("hf://")]
+    objects = [item for p in given if is_remote(p) and not p.startswith("hf://") for item in sources_of(p, spec.split)]
+    away = [item for item in objects if not same(place(item.url), item)]
+    if away:
+        return {"files": len(objects), "bytes": sum(item.size for item in objects), "load": f"to fetch {len(away)} files"}
     if not entries:
         return None
     from columnar.hub import HubUnreachable, is_fetched, list_hub

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from columnar import cli
 from columnar.engine import LOCAL, Engine
+from columnar.filesystem import is_remote
 from columnar.store import ROW_GROUP, Dataset, stage_key, table_writer, whole_file, write_json
 from curation.decide import Loaded
 from decontam.rules import DecontamConfig
@@ -87,9 +88,7 @@ def scan_sources(config: DecontamConfig, base: Path, sources: list[Loaded], cach
     from decontam.benchmarks import fingerprint
     from decontam.scan import VERSION, scan_dataset
 
-    wanted = config.model_copy(
-        update={"benchmarks": _placed(config.benchmarks, base), "root": str(base / config.root) if config.root else None}
-    )
+    wanted = config.model_copy(update={"benchmarks": _placed(config.benchmarks, base), "root": _root(config.root, base)})
     content = stage_key("together", 1, None, [source.dataset.content for source in sources])
     rows = sum(source.dataset.rows for source in sources)
     body = Together(cache, {"identity": {"name": "sources", "rows": rows, "rows_sha256": content}}, tuple(s.dataset for s in sources))
@@ -120,6 +119,10 @@ def _split(found: Scan, sources: list[Loaded]) -> None:
                 part, rest = rest.slice(0, missing), rest.slice(missing)
                 writer.write_table(part, row_group_size=ROW_GROUP)
                 missing -= len(part)
+
+
+def _root(root: str | None, base: Path) -> str | None:
+    return root if root is None or is_remote(root) else str(base / root)
 
 
 def _placed(benchmarks: str | list[str], base: Path) -> str | list[str]:

@@ -22,6 +22,8 @@ from columnar import cli
 from columnar.config import Config
 from columnar.engine import LOCAL, Engine
 from columnar.errors import ConfigError
+from columnar.filesystem import place, shown
+from columnar.remote import output
 from columnar.store import Dataset, annotate_all, file_sha256, open_dataset
 from columnar.turns import turns
 from curation import patterns
@@ -261,14 +263,16 @@ def main(args: Namespace) -> int:
     """Run the command."""
     config = SignalsConfig(tokenizer=args.tokenizer, language=not args.no_language)
     for path in args.datasets:
-        fresh = measure([open_dataset(path)], config, Path())
-        cli.say(f"{path}: {'measured: cols/signals.parquet' if fresh else 'nothing changed, nothing done'}")
+        dataset = open_dataset(path)
+        with output(path):
+            fresh = measure([dataset], config, Path())
+        cli.say(f"{shown(path)}: {'measured: cols/signals.parquet' if fresh else 'nothing changed, nothing done'}")
     return 0
 
 
 if __name__ == "__main__":
     made = cli.parser("curation.signals", __doc__)
-    made.add_argument("datasets", nargs="+", type=Path, metavar="DIR", help="dataset directories")
+    made.add_argument("datasets", nargs="+", type=place, metavar="DIR", help="dataset directories")
     made.add_argument("--tokenizer", help="a tokenizer.json, or a folder that holds one (default: estimate tokens)")
     made.add_argument("--no-language", action="store_true", help="leave the language out (it takes half the time)")
     sys.exit(cli.run(main, made))

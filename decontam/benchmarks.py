@@ -20,8 +20,10 @@ from pydantic import Field
 from columnar.config import Config, parse, read_yaml
 from columnar.errors import ConfigError, InputError
 from columnar.files import SourceFile, SourceSpec, file_type, resolve
+from columnar.filesystem import place
 from columnar.readers import read
 from columnar.record import describe
+from columnar.remote import here
 
 REGISTRY = Path(__file__).with_name("benchmarks.yaml")
 
@@ -112,10 +114,10 @@ def _files(entry: Entry) -> list[SourceFile]:
 
 
 def _entries(entry: str, root: str | None) -> list[Entry]:
-    path = Path(entry)
+    path = here(entry)
     if path.suffix in (".yaml", ".yml"):
         file = parse(BenchmarkFile, read_yaml(path), entry)
-        base = Path(root or file.root or path.parent)
+        base = place(root or file.root or path.parent)
         return [Entry(name, spec, base, None) for name, spec in file.benchmarks.items()]
     if path.is_dir():
         files = sorted(f for f in path.iterdir() if f.is_file() and file_type(f) and not f.name.startswith((".", "_")))
@@ -136,7 +138,7 @@ def _entries(entry: str, root: str | None) -> list[Entry]:
             f"benchmarks: {entry!r} is no file, no folder, and no name in the registry{maybe}",
             f"suites: {', '.join(registry.suites)}; all names: python -m decontam.scan --list",
         )
-    return [Entry(name, registry.benchmarks[name], Path(root or "."), None) for name in names]
+    return [Entry(name, registry.benchmarks[name], place(root or "."), None) for name in names]
 
 
 def _guess(file: Path) -> Entry:

@@ -18,7 +18,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from columnar import cli
@@ -186,6 +185,7 @@ def _command(args: argparse.Namespace) -> int:
 
     import pyarrow as pa
 
+    from columnar.remote import output
     from columnar.store import open_dataset, write_json, write_table
     from decontam.benchmarks import load_benchmarks
 
@@ -195,15 +195,16 @@ def _command(args: argparse.Namespace) -> int:
     hits = list(find_paraphrases(dataset, load_benchmarks(args.benchmarks, args.root), embed, judge, args.threshold))
     text = [(name, pa.string()) for name in ("id", "benchmark", "item_id")]
     schema = pa.schema([*text, ("similarity", pa.float64()), ("verdict", pa.string()), ("reply", pa.string())])
-    write_table(dataset.path / "hits" / "paraphrase.parquet", pa.Table.from_pylist(hits, schema))
     counts = Counter((hit["benchmark"], hit["verdict"]) for hit in hits)
     found = [{"benchmark": b, "verdict": v, "rows": n} for (b, v), n in sorted(counts.items())]
     summary = {"embedder": args.embed_model, "judge": args.judge_model, "threshold": args.threshold, "found": found}
-    report = Path(dataset.path / "report.json")
-    if report.is_file():
-        said = ", ".join(f"{n} {verdict}" for verdict, n in sorted(Counter(hit["verdict"] for hit in hits).items())) or "nothing found"
-        said = f"checked ({args.embed_model}, {args.judge_model or 'no judge'}): {said}"
-        write_json(report, json.loads(report.read_text(encoding="utf-8")) | {"paraphrase": said, "paraphrases": summary})
+    with output(dataset.path) as out:
+        write_table(out / "hits" / "paraphrase.parquet", pa.Table.from_pylist(hits, schema))
+        report = out / "report.json"
+        if report.is_file():
+            said = ", ".join(f"{n} {verdict}" for verdict, n in sorted(Counter(hit["verdict"] for hit in hits).items())) or "nothing found"
+            said = f"checked ({args.embed_model}, {args.judge_model or 'no judge'}): {said}"
+            write_json(report, json.loads(report.read_text(encoding="utf-8")) | {"paraphrase": said, "paraphrases": summary})
     if args.json:
         cli.emit(summary)
     else:

@@ -14,6 +14,7 @@ Exit code 4 when --fail-on dev|unseen|any asks for it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -30,6 +31,7 @@ from columnar import cli, config
 from columnar import engine as engines
 from columnar.engine import LOCAL, Engine
 from columnar.errors import ConfigError, Contaminated, StoreError
+from columnar.filesystem import place, shown, url_of
 from decontam.rules import PRESETS, DecontamConfig
 
 if TYPE_CHECKING:
@@ -247,7 +249,7 @@ def main(argv: list[str] | None = None) -> int:
     made.add_argument("--ngram", type=int, help="tokens of an n-gram, instead of the preset's")
     made.add_argument("--threshold", type=float, help="share of an item's tokens to be covered, instead of the preset's")
     made.add_argument("--config", help="a YAML file with all of this; flags win")
-    made.add_argument("--out", help="where to write (default: into the dataset directory; for other files nothing is kept)")
+    made.add_argument("--out", type=place, help="where to write (default: into the dataset directory; for other files nothing is kept)")
     made.add_argument("--fail-on", choices=("dev", "unseen", "any"), help="exit code 4 when a benchmark of this kind was hit")
     made.add_argument("--threads", type=int, help="of the engine local; default: one a core")
     engines.add_flag(made)
@@ -257,6 +259,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _command(args: argparse.Namespace) -> int:
+    from columnar.remote import output
     from decontam.report import registry_table, report_tables
 
     if args.list:
@@ -269,32 +272,37 @@ def _command(args: argparse.Namespace) -> int:
     flags |= {"ngram": args.ngram, "threshold": args.threshold, "fail_on": args.fail_on}
     wanted = config.parse(DecontamConfig, said | {k: v for k, v in flags.items() if v is not None}, args.config or "flags")
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        dataset = open_input(args.input, Path(args.out) if args.out else Path(folder) / "loaded")
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as sent:
+        if args.out:
+            sent.enter_context(output(args.out))
+        dataset = open_input(args.input, args.out or Path(folder) / "loaded")
+        if not args.out:
+            sent.enter_context(output(dataset.path))
         total = dataset.rows * (2 if wanted.rule().common else 1)
         with engines.chosen(args.engine) as engine, cli.Progress("scan", total, quiet=args.json) as bar:
-            out = Path(args.out) if args.out else None
-            report = scan_dataset(dataset, wanted, out, args.threads, args.force, bar.add, engine=engine)
+            report = scan_dataset(dataset, wanted, args.out, args.threads, args.force, bar.add, engine=engine)
+        where = shown(args.out or dataset.path) if args.out or dataset.path == place(args.input) else None
         if args.json:
             cli.emit(report)
         else:
             print(report_tables(report))
-            where = args.out or (args.input if dataset.path == Path(args.input) else None)
             seconds = time.monotonic() - started
             cli.say(
                 f"{dataset.rows:,} rows in {seconds:.1f} s"
                 + (f"; evidence: {where}/hits/decontam.parquet" if where else "; nothing kept (--out DIR keeps it)")
             )
-    return _verdict(report, wanted, args.out or (args.input if dataset.path == Path(args.input) else None))
+    return _verdict(report, wanted, where)
 
 
 def open_input(given: str, out: Path) -> Dataset:
     """The dataset directory as it is, or the file loaded into `out`."""
     from columnar.load import SourceSpec, load_source
+    from columnar.remote import peek
     from columnar.store import open_dataset
 
-    if (Path(given) / "rows").is_dir():
-        return open_dataset(given)
+    path = place(given)
+    if peek(path) if url_of(path) else (path / "rows").is_dir():
+        return open_dataset(path)
     load_source(SourceSpec(name=Path(given).name.split(".")[0], path=given), out)
     return open_dataset(out)
 

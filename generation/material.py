@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from columnar import store
+from columnar import filesystem, store
 from columnar.config import Config
 from columnar.errors import InputError
 from columnar.files import SourceSpec, resolve
 from columnar.load import iter_records, load_source
 from columnar.record import normalise, row_id
+from columnar.remote import peek
 
 
 class Prompts(Config):
@@ -57,8 +58,8 @@ def open_prompts(spec: Prompts, out: Path) -> store.Dataset:
     Raises:
         InputError: nothing there, no known shape, or no rows.
     """
-    path = Path(spec.path)
-    if (path / "manifest.json").is_file():
+    path = filesystem.place(spec.path)
+    if peek(path) if filesystem.url_of(path) else (path / "manifest.json").is_file():
         dataset = store.open_dataset(path)
     else:
         name = path.name.split(".")[0] or "prompts"

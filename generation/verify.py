@@ -17,14 +17,18 @@ import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from columnar import store
 from columnar.cli import Progress, emit, parser, run, say, table
+from columnar.engine import add_flag, chosen
 from columnar.errors import ConfigError, InputError
+from columnar.remote import output
 from generation.verifiers import workers
 from generation.verifiers.dispatch import Task, check_rows, prompt_of, request_of, resolve, timeout_of
 from generation.verifiers.verdict import Part, Verdict, reweigh, weigh
@@ -143,6 +147,35 @@ def column(task: dict[str, Any] | None, verdicts: list[Verdict]) -> dict[str, An
     }
 
 
+@dataclass(frozen=True)
+class Judge:
+    """The sidecar's lines of a batch of rows."""
+
+    given: dict[str, list[str]] | None
+    own: dict[str, str]
+    processes: int
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """One line a row (`SCHEMA`)."""
+        judged = judge_batch(batch.to_pylist(), self.given, self.own, self.processes)
+        return pa.RecordBatch.from_pylist([column(task, verdicts) for task, verdicts in judged], SCHEMA)
+
+
+def tally(sidecar: Path) -> tuple[dict[str, Counter[str]], Counter[str], set[str]]:
+    """For each verifier its completions, passes and errors; how often each error came; the ids there are."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    errors: Counter[str] = Counter()
+    met: set[str] = set()
+    for batch in pq.ParquetFile(sidecar).iter_batches(columns=["id", "detail"]):
+        met.update(batch.column("id").to_pylist())
+        for detail in batch.column("detail").to_pylist():
+            for part in (part for parts in json.loads(detail or "[]") for part in parts):
+                counts[part["name"]].update(completions=1, passed=int(part["passed"]), errors=int(bool(part.get("error"))))
+                if part.get("error"):
+                    errors[f"{part['name']}: {part['error']}"] += 1
+    return counts, errors, met
+
+
 def main(args: argparse.Namespace) -> int:
     """Check every name, verify, write the sidecar, and tell the pass rate of each verifier."""
     dataset = store.open_dataset(args.directory)
@@ -157,28 +190,13 @@ def main(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.directory}: no row names a verifier", "rows need `verifier` and `ground_truth` (see docs/verifiers.md)")
     given = read_completions(Path(args.completions)) if args.completions else None
     config = {"own": own, "completions": store.file_sha256(Path(args.completions)) if args.completions else None}
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    errors: Counter[str] = Counter()
-    met: set[str] = set()
-
-    def judge(batch: pa.RecordBatch) -> pa.RecordBatch:
-        rows = batch.to_pylist()
-        lines = []
-        for row, (task, verdicts) in zip(rows, judge_batch(rows, given, own, args.workers), strict=True):
-            met.add(row["id"])
-            lines.append(column(task, verdicts))
-            for verdict in verdicts:
-                for part in verdict.parts:
-                    counts[part.name].update(completions=1, passed=int(part.passed), errors=int(bool(part.error)))
-                    if part.error:
-                        errors[f"{part.name}: {part.error}"] += 1
-        return pa.RecordBatch.from_pylist(lines, SCHEMA)
-
-    with Progress("verify", dataset.rows) as bar:
-        worked = store.annotate(dataset, "verified", VERSION, config, judge, READ, args.force, lambda n: bar.add(n))
+    with output(dataset.path), chosen(args.engine) as engine, Progress("verify", dataset.rows) as bar:
+        judge = Judge(given, own, 1 if engine.remote else args.workers)
+        worked = store.annotate(dataset, "verified", VERSION, config, judge, READ, args.force, bar.add, engine)
     if not worked:
         say("verified.parquet is up to date (--force verifies again)")
         return 0
+    counts, errors, met = tally(dataset.sidecar("verified"))
     report: list[dict[str, Any]] = [{"verifier": name, **c, "rate": c["passed"] / c["completions"]} for name, c in sorted(counts.items())]
     lost = len(set(given) - met) if given is not None else 0
     if args.json:
@@ -209,7 +227,8 @@ def arguments() -> argparse.ArgumentParser:
     made.add_argument("directory", help="a dataset directory")
     made.add_argument("--completions", metavar="FILE", help='JSON lines {"id": ROW ID, "completion": TEXT}')
     made.add_argument("--own", action="append", default=[], metavar="NAME=MODULE:FUNCTION", help="a verifier of your own (repeat)")
-    made.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: the number of cores)")
+    made.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="of the engine local: processes (default: a core each)")
+    add_flag(made)
     made.add_argument("--force", action="store_true", help="verify again although nothing changed")
     return made
 

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from columnar import cli, store
 from columnar.config import override, parse
 from columnar.errors import InputError
+from columnar.filesystem import place
 from training.columns import KINDS, MAKERS, SCHEMAS, Coder, Counts, View
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ def main(args: argparse.Namespace) -> int:
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
     made = cli.parser("training.data", __doc__)
-    made.add_argument("directory", type=Path, help="a dataset directory")
+    made.add_argument("directory", type=place, help="a dataset directory")
     made.add_argument("--show", type=int, default=3, metavar="N", help="so many rows (default: 3)")
     made.add_argument("--model", help="whose tokenizer and template (default: a tokenizer trained on the directory)")
     made.add_argument("--split", default="train", choices=["train", "validation"], help="default: train")

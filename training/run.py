@@ -29,6 +29,7 @@ import yaml
 from columnar import cli, store
 from columnar.config import override, parse, read_yaml
 from columnar.errors import CaravanError, ConfigError, StoreError
+from columnar.filesystem import place
 from training import data, tiny
 from training.settings import Settings, accumulation, settings_model
 from training.template import load_tokenizer
@@ -42,7 +43,7 @@ VERSION = 1
 def arguments(prog: str, doc: str | None) -> argparse.ArgumentParser:
     """The command line of a trainer."""
     made = cli.parser(prog, doc)
-    made.add_argument("directory", type=Path, help="a dataset directory")
+    made.add_argument("directory", type=place, help="a dataset directory")
     made.add_argument(
         "--model", required=True, help="a model directory, a hub id, or a size to make one of: tiny, mini, small, base, large"
     )

@@ -1,0 +1,94 @@
+"""A real S3 server for tests (moto), with a list of what it was asked, and hands that can stop a client at any request."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import urllib.request
+from collections.abc import Callable, Iterable
+from typing import Any
+
+SECRET = "a/secret+that/must+never+be+written+anywhere"
+READER = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": ["s3:ListBucket", "s3:GetObject", "s3:HeadBucket"], "Resource": "*"}],
+}
+
+
+class Server:
+    """moto behind a door that sees every request."""
+
+    def __init__(self) -> None:
+        from moto.server import DomainDispatcherApplication, create_backend_app
+        from werkzeug.serving import make_server
+
+        self.app = DomainDispatcherApplication(create_backend_app)
+        self.asked: list[tuple[str, str]] = []  # (method, path), of objects and listings
+        self.before: Callable[[str, str], None] = lambda method, path: None
+        self.enforced = False
+        self.server = make_server("127.0.0.1", 0, self._answer, threaded=True)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        self.asked.append((method, path))
+        self.before(method, path)
+        if self.enforced and "HTTP_AUTHORIZATION" not in environ:  # where S3 refuses, moto breaks down
+            start("403 Forbidden", [("Content-Type", "application/xml")])
+            return [] if method == "HEAD" else [b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"]
+        found: Iterable[bytes] = self.app(environ, start)
+        return found
+
+    def close(self) -> None:
+        self.server.shutdown()
+
+    def environment(self, key: str = "AKIAEXAMPLE", secret: str = SECRET) -> dict[str, str]:
+        """What a user sets."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": key,
+            "AWS_SECRET_ACCESS_KEY": secret,
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def client(self, service: str = "s3") -> Any:
+        import boto3
+
+        return boto3.client(
+            service, endpoint_url=self.url, region_name="us-east-1", aws_access_key_id="AKIAEXAMPLE", aws_secret_access_key=SECRET
+        )
+
+    def put(self, bucket: str, key: str, rows: list[dict[str, Any]]) -> None:
+        self.client().put_object(Bucket=bucket, Key=key, Body="".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    def names(self, bucket: str) -> list[str]:
+        found = self.client().list_objects_v2(Bucket=bucket).get("Contents", [])
+        return sorted(item["Key"] for item in found if not item["Key"].endswith("/"))
+
+    def changes(self) -> list[tuple[str, str]]:
+        """The requests that change something."""
+        return [(method, path) for method, path in self.asked if method in ("PUT", "POST", "DELETE")]
+
+    def enforce(self, on: bool) -> None:
+        """Check keys and permissions from now on, or no longer."""
+        self.enforced = False
+        body = b"0" if on else b"inf"
+        request = urllib.request.Request(f"{self.url}/moto-api/reset-auth", data=body, headers={"Content-Type": "text/plain"})
+        urllib.request.urlopen(request).read()
+        self.enforced = on
+
+    def reader(self) -> dict[str, str]:
+        """The environment of a user who may read and nothing else."""
+        iam = self.client("iam")
+        iam.create_user(UserName="reader")
+        iam.put_user_policy(UserName="reader", PolicyName="read", PolicyDocument=json.dumps(READER))
+        made = iam.create_access_key(UserName="reader")["AccessKey"]
+        return self.environment(made["AccessKeyId"], made["SecretAccessKey"])
+
+
+def clean(environment: dict[str, str]) -> dict[str, str]:
+    """This process's environment without its own AWS settings."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("AWS_")} | environment
