@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recipes import workers
 from recipes.report import Report, Series
 from recipes.rooms import Rooms
 from recipes.steps import Figures, Step
@@ -52,6 +53,11 @@ def write_report(config: Llama2Config, rooms: Rooms, made: list[Step], figures: 
 
 def views(rooms: Rooms, versions: list[str], place: Path) -> Figures:
     """The mean probability that each reward model gives a version's answers of the exam."""
+    return dict(workers.call(scores, rooms.out, versions, threads=rooms.config.threads))
+
+
+def scores(out: Path, versions: list[str]) -> Figures:
+    """Mean probabilities by version and reward model; loads torch."""
     from math import exp
     from statistics import fmean
 
@@ -59,13 +65,11 @@ def views(rooms: Rooms, versions: list[str], place: Path) -> Figures:
 
     seen: Figures = {}
     for version in versions:
-        talks = [
-            [{"role": "user", "content": a}, {"role": "assistant", "content": b}] for a, b in answers_of(rooms.out / f"exam_{version}")
-        ]
+        talks = [[{"role": "user", "content": a}, {"role": "assistant", "content": b}] for a, b in answers_of(out / f"exam_{version}")]
         seen[version] = {}
         for goal in ("helpfulness", "safety"):
-            scores = [s for i in range(0, len(talks), 64) for s in reward_scores(str(rooms.out / f"rm_{goal}"), talks[i : i + 64])]
-            seen[version][goal] = round(fmean(1 / (1 + exp(-s)) for s in scores), 4)
+            every = [s for i in range(0, len(talks), 64) for s in reward_scores(str(out / f"rm_{goal}"), talks[i : i + 64])]
+            seen[version][goal] = round(fmean(1 / (1 + exp(-s)) for s in every), 4)
     return seen
 
 

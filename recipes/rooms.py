@@ -16,8 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -31,7 +29,7 @@ from columnar.config import Config
 from columnar.errors import CaravanError, ConfigError
 from columnar.store import file_sha256, stage_key, whole_file
 from generation.models import ModelConfig
-from recipes import preflight
+from recipes import preflight, workers
 from recipes.serving import served
 from recipes.steps import Figures, Step, perform, plan, show
 from recipes.world import data as world_data
@@ -91,6 +89,7 @@ class RecipeConfig(Config):
         models: servers and names, as in every generation config.
         base: the model that training starts from: a path, a hub id, or a size (tiny, mini) to make one of.
         parameters: of that model, for the plan's GPU hours.
+        threads: of arithmetic in every command; left out = the machine's. The same number gives the same model, another may not.
         policy_server: the command that serves a checkpoint ({model}, {port}, {name}); left out = recipes.serving, for tiny models.
         exam: prompts that are held out (a file, or `world:NAME`); answers are scored by the world's truth, or by `tasks`.
         exam_field: what they are called in it. exam_tokens: the longest answer.
@@ -103,6 +102,7 @@ class RecipeConfig(Config):
     models: list[ModelConfig] = Field(default_factory=list)
     base: str = "tiny"
     parameters: float = 1e5
+    threads: int | None = Field(None, ge=1)
     policy_server: str | None = None
     exam: str | None = None
     exam_field: str = "prompt"
@@ -220,7 +220,7 @@ class Rooms:
 
     def training(self, train: Train) -> list[Any]:
         """What a training depends on beside its data, for a step's key."""
-        return [self.fingerprint(train.config), train.set, self.config.base]
+        return [self.fingerprint(train.config), train.set, self.config.base, self.config.threads]
 
     def run(self, module: str, *argv: str | Path) -> Any:
         """One command in a process of its own, with --json; its JSON.
@@ -228,12 +228,11 @@ class Rooms:
         Raises:
             CaravanError: it ended with an error, which it has said itself.
         """
-        command = [sys.executable, "-m", module, *map(str, argv), "--json"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-        if done.returncode:
-            told = f"python -m {shlex.join([module, *map(str, argv)])} ended with {done.returncode}"
+        code, printed = workers.command(module, [*map(str, argv), "--json"], self.config.threads)
+        if code:
+            told = f"python -m {shlex.join([module, *map(str, argv)])} ended with {code}"
             raise CaravanError(told, "the reason stands above; mend it and run the recipe again: it goes on here")
-        return json.loads(done.stdout) if done.stdout.strip() else {}
+        return json.loads(printed) if printed.strip() else {}
 
     def carry_out(self, made: Sequence[Step], args: argparse.Namespace, report: Callable[[dict[str, Figures]], Path]) -> int:
         """What every recipe ends with: show the plan, or do the steps and write the report."""
@@ -320,7 +319,7 @@ class Rooms:
     def serve(self, model: Path, out: Path, name: str = "policy") -> Iterator[dict[str, Any]]:
         """The model under training as an entry of `models`; its revision tells the cache which weights answered."""
         command = self.config.policy_server
-        with served(model, command, out.with_name(f"{out.name}.server.log"), name) as url:
+        with served(model, command, out.with_name(f"{out.name}.server.log"), name, threads=self.config.threads) as url:
             revision = json.loads((model / "manifest.json").read_text(encoding="utf-8"))["identity"]["key"]
             yield {"name": name, "base_url": url, "revision": revision, "structured": command is not None}
 

@@ -17,15 +17,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from columnar import cli
 from columnar.errors import CaravanError, ConfigError
 
-SMALL = "{python} -m recipes.serving {model} --port {port} --name {name}"
 BATCH = 128  # sequences decoded together
 
 
@@ -60,8 +59,10 @@ def application(directory: str, name: str) -> Any:
 
 
 @contextmanager
-def served(model: Path, command: str | None, log: Path, name: str = "policy", wait: float = 600.0) -> Iterator[str]:
-    """Start a server for a model, wait until it answers, stop it at the end; gives its base URL.
+def served(
+    model: Path, command: str | None, log: Path, name: str = "policy", wait: float = 600.0, threads: int | None = None
+) -> Iterator[str]:
+    """Start a server for a model, wait until it answers, stop it at the end; gives its base URL. `threads` are the small server's.
 
     Raises:
         ConfigError: the command is not one.
@@ -70,38 +71,69 @@ def served(model: Path, command: str | None, log: Path, name: str = "policy", wa
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    try:
-        argv = [part.format(python=sys.executable, model=model, port=port, name=name) for part in shlex.split(command or SMALL)]
-    except (KeyError, ValueError, IndexError) as error:
-        raise ConfigError(f"policy_server: {command!r}: {error}", "known fields: {python} {model} {port} {name}") from error
     url = f"http://127.0.0.1:{port}/v1"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as file:
-        try:
+    process = _small(model, port, name, log, threads) if command is None else _other(command, model, port, name, log)
+    try:
+        _wait(process, url, log, wait)
+        yield url
+    finally:
+        process.terminate()
+        if process.wait(30.0) is None:
+            process.kill()
+            process.wait(None)
+
+
+class Server(NamedTuple):
+    """A process by what one does to it; `wait` gives its exit code, None when it has not ended after so many seconds."""
+
+    wait: Callable[[float | None], int | None]
+    terminate: Callable[[], None]
+    kill: Callable[[], None]
+
+
+def _small(model: Path, port: int, name: str, log: Path, threads: int | None) -> Server:
+    """This module's own server, in a process that has torch loaded already."""
+    from recipes import workers
+
+    process = workers.begin("recipes.serving", [str(model), "--port", str(port), "--name", name], log, threads)
+
+    def wait(seconds: float | None) -> int | None:
+        process.join(seconds)
+        return process.exitcode
+
+    return Server(wait, process.terminate, process.kill)
+
+
+def _other(command: str, model: Path, port: int, name: str, log: Path) -> Server:
+    try:
+        argv = [part.format(python=sys.executable, model=model, port=port, name=name) for part in shlex.split(command)]
+    except (KeyError, ValueError, IndexError) as error:
+        raise ConfigError(f"policy_server: {command!r}: {error}", "known fields: {python} {model} {port} {name}") from error
+    try:
+        with log.open("wb") as file:
             process = subprocess.Popen(argv, stdout=file, stderr=file)
-        except OSError as error:
-            raise ConfigError(f"policy_server: {argv[0]}: {error.strerror}", "expected a command that starts a server") from error
-        try:
-            _wait(process, url, log, wait)
-            yield url
-        finally:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    except OSError as error:
+        raise ConfigError(f"policy_server: {argv[0]}: {error.strerror}", "expected a command that starts a server") from error
+
+    def wait(seconds: float | None) -> int | None:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        return process.returncode
+
+    return Server(wait, process.terminate, process.kill)
 
 
-def _wait(process: subprocess.Popen[bytes], url: str, log: Path, seconds: float) -> None:
+def _wait(process: Server, url: str, log: Path, seconds: float) -> None:
     end = time.monotonic() + seconds
-    while time.monotonic() < end and process.poll() is None:
+    while time.monotonic() < end and process.wait(0.05) is None:
         try:
             with urllib.request.urlopen(f"{url}/models", timeout=2):
                 return
         except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    state = f"ended with {process.returncode}" if process.poll() is not None else f"did not answer in {seconds:.0f} seconds"
+            continue
+    code = process.wait(0.0)
+    state = f"ended with {code}" if code is not None else f"did not answer in {seconds:.0f} seconds"
     last = " / ".join(log.read_text(errors="replace").strip().splitlines()[-3:])
     raise CaravanError(f"the policy's server {state}: {last[-500:]}", f"its output is in {log}")
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from toy import ASKED, WHY
+from toy import ROOT, Toy, figures
 
 from columnar import store
 from columnar.config import load
@@ -22,20 +19,24 @@ from recipes import ghost
 from recipes.llama2_chat import Llama2Config, steps
 from recipes.rooms import Rooms
 
-RECIPES = Path(__file__).parents[2] / "recipes"
-TOY, PAPER = RECIPES / "llama2_chat.toy.yaml", RECIPES / "llama2_chat.paper.yaml"
-SMALLEST = [
-    "world.files.exam.rows=24", "world.files.annotations.rows=80", "world.files.helpful.rows=80", "world.files.safe.rows=40",
-    "world.files.ask1.rows=12", "world.files.harm1.rows=6", "world.files.ask3.rows=16", "world.files.harm3.rows=6",
-    'sampling.rounds=[{"helpfulness": {"path": "world:ask1"}, "safety": {"path": "world:harm1"}}]',
-    "sampling.settings.samples=4", "sampling.settings.sweep=4", "sampling.settings.max_tokens=12", "sampling.train.set.num_train_epochs=1",
-    "sft.train.set.num_train_epochs=4", "helpfulness.train.set.num_train_epochs=1", "safety.train.set.num_train_epochs=1",
-    "ppo.train.set.max_steps=1", "ppo.train.set.batch=8", "ppo.train.set.mini_batches=1", "ppo.train.set.max_completion_length=8",
-]  # fmt: skip
+SMALL = {
+    "world.files.exam.rows": 24, "world.files.annotations.rows": 80, "world.files.helpful.rows": 80, "world.files.safe.rows": 40,
+    "world.files.ask1.rows": 12, "world.files.harm1.rows": 6, "world.files.ask3.rows": 16, "world.files.harm3.rows": 6,
+    "sampling.rounds": '[{"helpfulness": {"path": "world:ask1"}, "safety": {"path": "world:harm1"}}]',
+    "sampling.settings.samples": 4, "sampling.settings.sweep": 4, "sampling.settings.max_tokens": 12,
+    "sampling.train.set.num_train_epochs": 1, "sft.train.set.num_train_epochs": 4, "helpfulness.train.set.num_train_epochs": 1,
+    "safety.train.set.num_train_epochs": 1,
+    "ppo.train.set.max_steps": 2, "ppo.train.set.batch": 8, "ppo.train.set.mini_batches": 1, "ppo.train.set.max_completion_length": 8,
+}  # fmt: skip
 
 
-def command(out: Path, *settings: str, config: Path = TOY) -> list[str]:
-    return [sys.executable, "-m", "recipes.llama2_chat", str(config), "--out", str(out), *(f"--set={s}" for s in settings)]
+toy = Toy("llama2_chat", SMALL)
+TOY, PAPER, run = toy.config, toy.paper, toy.run
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy.finish(tmp_path_factory.mktemp("whole") / "run")
 
 
 def plan(config: Path, out: Path, *settings: str) -> dict[str, Any]:
@@ -43,29 +44,30 @@ def plan(config: Path, out: Path, *settings: str) -> dict[str, Any]:
     return {step.name: step for step in steps(loaded, Rooms(loaded, out, config.parent))}
 
 
-@pytest.mark.skipif(not ASKED, reason=WHY)
-def test_it_runs_and_goes_on_after_a_kill_to_the_same_report(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    running = subprocess.Popen(command(out, *SMALLEST), start_new_session=True)
-    while running.poll() is None and not (out / "v1_samples" / "candidates").exists():
-        time.sleep(0.05)
-    os.killpg(running.pid, signal.SIGKILL)  # at whatever point it has come to
-    running.wait()
-    done = subprocess.run(command(out, *SMALLEST), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    report = (out / "report.md").read_text()
+def test_from_few_rows_to_ppo(whole: Path) -> None:
+    report = (whole / "report.md").read_text()
     for part in ("Simulated", "Reward models", "Rejection sampling", "PPO (v2)", "exam_v1 --> views", "plots/truth.png"):
         assert part in report, part
-    counts = json.loads((out / "steps" / "v1_samples.json").read_text())["figures"]
+    counts = figures(whole, "v1_samples")
     assert counts["answers"] == 4 * counts["prompts"] and counts["kept"] <= counts["prompts"]
-    assert {"v0", "v1", "v2"} == set(json.loads((out / "steps" / "views.json").read_text())["figures"])
-    for name in ("v1", "exam_v1"):  # the versions' last steps once more: what training and sampling give does not depend on the kill
-        shutil.rmtree(out / name)
-        (out / "steps" / f"{name}.json").unlink()
-    again = subprocess.run(command(out, *SMALLEST), capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert (out / "report.md").read_text() == report
-    changed = subprocess.run(command(out, *SMALLEST, "sampling.settings.samples=5"), capture_output=True, text=True)
+    assert {"v0", "v1", "v2"} == set(figures(whole, "views"))
+
+
+def test_killed_anywhere_and_run_again_gives_the_same_report(whole: Path, tmp_path: Path) -> None:
+    toy.killed_then_finished(whole, tmp_path / "run")
+
+
+def test_a_step_lost_is_made_again_to_the_same_report(whole: Path) -> None:
+    """What training and sampling give does not depend on when they run."""
+    report = (whole / "report.md").read_text()
+    for name in ("v1", "exam_v1"):
+        shutil.rmtree(whole / name)
+        (whole / "steps" / f"{name}.json").unlink()
+    assert (toy.finish(whole) / "report.md").read_text() == report
+
+
+def test_another_config_is_said_before_any_work(whole: Path) -> None:
+    changed = run(whole, "--set=sampling.settings.samples=5")
     assert changed.returncode == 2 and "v1_samples" in changed.stderr and "rm_safety" not in changed.stderr
 
 
@@ -77,8 +79,8 @@ def test_without_the_pool_a_round_knows_nothing_of_the_rounds_before(tmp_path: P
 
 def test_the_plan_at_paper_size_needs_no_network_and_counts_as_published(tmp_path: Path) -> None:
     offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HTTPS_PROXY": "http://127.0.0.1:9"}
-    argv = [*command(tmp_path / "x", config=PAPER), "--dry-run", "--json"]
-    done = subprocess.run(argv, capture_output=True, text=True, env=offline)
+    argv = [*toy.command(tmp_path / "x", config=PAPER), "--dry-run", "--json"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, env=offline)
     assert done.returncode == 0, done.stderr
     lines = {line["step"]: line for line in json.loads(done.stdout)["steps"]}
     assert [n for n in lines if n.startswith("exam_")] == [f"exam_v{i}" for i in range(6)]
@@ -88,8 +90,7 @@ def test_the_plan_at_paper_size_needs_no_network_and_counts_as_published(tmp_pat
 
 
 def test_a_judge_that_is_not_there_is_said_before_any_work(tmp_path: Path) -> None:
-    judged = ["safety.data=null", "safety.prompts=world:harm1", "safety.judge=jugde"]
-    done = subprocess.run(command(tmp_path / "x", *judged), capture_output=True, text=True)
+    done = run(tmp_path / "x", "--set=safety.data=null", "--set=safety.prompts=world:harm1", "--set=safety.judge=jugde")
     assert done.returncode == 2 and "'jugde' (asked by compared_safety)" in done.stderr
     assert not (tmp_path / "x" / "steps").exists()
     with pytest.raises(ConfigError, match="no such file"):

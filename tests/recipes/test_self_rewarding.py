@@ -28,7 +28,7 @@ TOY, PAPER, run = toy.config, toy.paper, toy.run
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy.whole(tmp_path_factory.mktemp("whole") / "run")
+    return toy.finish(tmp_path_factory.mktemp("whole") / "run")
 
 
 def test_from_files_to_the_second_model(whole: Path) -> None:

@@ -26,7 +26,7 @@ TOY, PAPER, run = toy.config, toy.paper, toy.run
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy.whole(tmp_path_factory.mktemp("whole") / "run")
+    return toy.finish(tmp_path_factory.mktemp("whole") / "run")
 
 
 def test_sets_and_mixes_become_models(whole: Path) -> None:

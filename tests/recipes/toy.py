@@ -1,7 +1,11 @@
-"""A recipe's toy config made smaller still and run as a user does: whole, or killed on the way and run again."""
+"""A recipe's toy config made smaller still and run: whole, or killed on the way and run again.
+
+Whole runs are calls in this process, so that one process which has torch loaded (recipes.workers) serves all tests; those to be killed are
+begun as a user begins them."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -12,11 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
+from columnar import cli
+from recipes.steps import arguments
 
 ROOT = Path(__file__).resolve().parents[2]
-ASKED = bool(os.environ.get("CARAVAN_WHOLE_RUNS"))
-WHY = "a whole toy run takes minutes on two cores; CARAVAN_WHOLE_RUNS=1 runs it"
 
 
 class Toy:
@@ -34,25 +37,24 @@ class Toy:
     def run(self, out: Path, *more: str, config: Path | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(self.command(out, *more, config=config), cwd=ROOT, capture_output=True, text=True, check=False)
 
-    def whole(self, out: Path) -> Path:
-        """A finished run, for the tests of a file to share."""
-        if not ASKED:
-            pytest.skip(WHY)
-        done = self.run(out)
-        assert done.returncode == 0, done.stderr[-3000:]
+    def finish(self, out: Path, *more: str) -> Path:
+        """Run to the end."""
+        recipe = importlib.import_module(f"recipes.{self.name}")
+        assert cli.run(recipe.main, arguments(self.name, ""), self.command(out, *more)[3:]) == 0, "what it said stands above"
         return out
 
     def killed_then_finished(self, whole: Path, out: Path) -> None:
         """Killed with all its processes at a random moment and run again, it writes the report of the run that nobody disturbed."""
-        seconds = sum(json.loads(path.read_text())["seconds"] for path in (whole / "steps").iterdir())
+        took = [json.loads(path.read_text())["seconds"] for path in (whole / "steps").iterdir()]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         process = subprocess.Popen(self.command(out), cwd=ROOT, start_new_session=True, **quiet)
-        time.sleep(random.uniform(0.2, 0.9) * seconds)
+        while process.poll() is None and not (out / "steps").exists():
+            time.sleep(0.05)
+        time.sleep(seconds := random.uniform(0.1, 0.9) * sum(took))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        done = self.run(out)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert (out / "report.md").read_text() == (whole / "report.md").read_text()
+        self.finish(out)
+        assert (out / "report.md").read_text() == (whole / "report.md").read_text(), f"killed after {seconds:.1f} seconds"
 
 
 def figures(out: Path, step: str) -> dict[str, Any]:
