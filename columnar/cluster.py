@@ -8,21 +8,24 @@ worker again with the block it had, and gives reports in the order of the blocks
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pickle
 import re
 import resource
 import socket
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
 from columnar.cli import say
-from columnar.engine import Block, Result
+from columnar.engine import Block, Held, Result
 from columnar.errors import CaravanError, ConfigError, InputError, StoreError
 from columnar.store import peak_rss_mb, whole_file
 
@@ -30,6 +33,7 @@ TRIES = 3  # a block whose worker dies so often is to blame, not the worker
 CONNECT = 5.0  # seconds for a connection to the head of a cluster
 STORE = 256 << 20  # bytes of Ray's object store on a cluster started here: descriptions and reports are small
 ONE_THREAD = ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")  # a worker has one core; read when a library is imported
+SPACE = "caravan"  # the namespace of shared objects
 NAMED = 5  # bad blocks that an error names
 REPORT = pa.schema(
     [("problem", pa.binary()), ("tries", pa.int32()), ("worker", pa.string()), ("peak", pa.int64()), ("seconds", pa.float64())]
@@ -67,6 +71,26 @@ class Cluster:
             f" {self.seconds:,.1f} s of CPU in {len(peaks)} workers; peak memory {peak_rss_mb():,} MB here, {told or 0} MB in the workers"
         )
 
+    @property
+    def workers(self) -> int:
+        """The cores of the cluster."""
+        return _width(0)
+
+    @contextlib.contextmanager
+    def shared(self, make: Callable[[], Held]) -> Iterator[Held]:
+        """See `Engine.shared`: an actor on this machine holds it, and answers calls one by one."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        name = f"caravan-{os.getpid()}-{id(make)}-{time.monotonic_ns()}"
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        options = {"name": name, "namespace": SPACE, "num_cpus": 0, "scheduling_strategy": here}
+        owner: Any = ray.remote(_Owner).options(**options).remote(ray.cloudpickle.dumps(make))
+        try:
+            yield cast(Held, Shared(name))
+        finally:
+            ray.kill(owner)
+
     def map(
         self,
         work: Callable[[Block], Result],
@@ -87,7 +111,7 @@ class Cluster:
         if todo:
             at = places[todo[-1]].with_name("work.pickle")
             with whole_file(at) as temporary:
-                temporary.write_bytes(ray.cloudpickle.dumps(work))
+                temporary.write_bytes(pickle.dumps((str(Path.cwd()), ray.cloudpickle.dumps(work))))
             items = []
             for number in todo:
                 places[number].parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +147,7 @@ class Cluster:
             actors = ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2)
             done = dealt.map_batches(_Holding, fn_constructor_args=(str(work), stamp), compute=actors, num_gpus=gpus or None, **how)
         else:
-            done = dealt.map_batches(_work_on, fn_kwargs={"work": str(work), "stamp": stamp}, **how)
+            done = dealt.map_batches(partial(_work_on, work=str(work), stamp=stamp), **how)
         try:
             for table in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 for report in pa.table(table).to_pylist():
@@ -134,6 +158,36 @@ class Cluster:
                     yield report
         except (ray.exceptions.RayError, ModuleNotFoundError) as error:
             raise _lost(error) from error
+
+
+class _Owner:
+    """Holds a shared object."""
+
+    def __init__(self, make: bytes) -> None:
+        self.held = pickle.loads(make)()
+
+    def call(self, name: str, given: tuple[Any, ...]) -> Any:
+        return getattr(self.held, name)(*given)
+
+
+class Shared:
+    """A shared object as its users see it, in whatever process: its methods, called where it is."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._owner: Any = None
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        if method.startswith("_"):
+            raise AttributeError(method)
+        import ray
+
+        self._owner = self._owner or ray.get_actor(self._name, namespace=SPACE)
+        owner = self._owner
+        return lambda *given: ray.get(owner.call.remote(method, given))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Shared, (self._name,)
 
 
 class _Holding:
@@ -158,7 +212,11 @@ def _read(work: str, stamp: int) -> Callable[[Any], Any]:
     pa.set_cpu_count(1)
     from ray import cloudpickle
 
-    made: Callable[[Any], Any] = cloudpickle.loads(Path(work).read_bytes())
+    place, pickled = pickle.loads(Path(work).read_bytes())
+    with contextlib.suppress(OSError):  # relative paths and modules of the user's own are found as the driver finds them
+        os.chdir(place)
+        sys.path.append(place)
+    made: Callable[[Any], Any] = cloudpickle.loads(pickled)
     return made
 
 
@@ -247,7 +305,7 @@ def _connect(address: str | None) -> bool:
         import ray.data
     except ImportError as error:
         raise ConfigError("--engine ray: Ray is not installed here", "pip install 'caravan[ray]'") from error
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it has to say comes as an error, once
     if ray.is_initialized():
         return False
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}

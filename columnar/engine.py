@@ -23,6 +23,7 @@ from columnar.errors import ConfigError
 
 Block = TypeVar("Block")
 Result = TypeVar("Result")
+Held = TypeVar("Held")
 
 
 class Engine(Protocol):
@@ -31,6 +32,13 @@ class Engine(Protocol):
     @property
     def remote(self) -> bool:
         """Whether blocks are worked on in other processes, so that work must be whole in each result and may not leave notes elsewhere."""
+
+    @property
+    def workers(self) -> int:
+        """How many blocks are worked on at once, unless a stage says otherwise."""
+
+    def shared(self, make: Callable[[], Held]) -> contextlib.AbstractContextManager[Held]:
+        """An object that all workers call: made once, beside this process, and called by one of them at a time."""
 
     def map(
         self,
@@ -60,6 +68,12 @@ class Local:
     """This process: `threads` blocks at once, at most twice as many results waiting."""
 
     remote = False
+    workers = 1
+
+    @contextlib.contextmanager
+    def shared(self, make: Callable[[], Held]) -> Iterator[Held]:
+        """The object itself."""
+        yield make()
 
     def map(
         self,

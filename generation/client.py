@@ -54,7 +54,7 @@ class Client:
         http_client: httpx2.AsyncClient | None = None,
     ) -> None:
         self.models = by_name(list(models))
-        self.cache = cache if isinstance(cache, Cache) else Cache(cache)
+        self.cache = Cache(cache) if cache is None or isinstance(cache, str | Path) else cache
         self.meter = Meter()
         self.max_cost, self.retry_failed, self.replay, self.batch = max_cost, retry_failed, replay, batch
         self.stopped = ""  # why nothing more is asked; empty while running

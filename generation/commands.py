@@ -16,6 +16,7 @@ import pyarrow as pa
 from columnar import store
 from columnar.cli import emit, parser, run, say, table
 from columnar.config import Config, load
+from columnar.engine import add_flag
 from columnar.errors import CaravanError, ConfigError, InputError
 from generation import judge as judging
 from generation import pairs as pairing
@@ -131,6 +132,7 @@ def command(name: str, doc: str | None, argv: list[str] | None) -> int:
         "--cache", type=Path, metavar="FILE", help="the cache of replies (default: replies.sqlite in DIR; several runs may share one)"
     )
     made.add_argument("--batch", type=Path, metavar="DIR", help="write batch files instead of asking (see generation.batch)")
+    add_flag(made)
     made.add_argument("--retry-failed", action="store_true", help="ask again what a server called invalid")
     made.add_argument("--force", action="store_true", help="make again, or replace whatever dataset DIR holds")
     if argv is None:

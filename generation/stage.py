@@ -27,7 +27,8 @@ import pyarrow as pa
 
 from columnar import store
 from columnar.cli import Progress, say
-from columnar.errors import CaravanError, StoreError
+from columnar.engine import chosen
+from columnar.errors import CaravanError, ConfigError, StoreError
 from columnar.record import schema_of, to_batch
 from generation.batch import BatchFile
 from generation.cache import Cache
@@ -37,6 +38,7 @@ from generation.flow import each
 from generation.judge import JUDGEMENTS, JudgeConfig, Judgement, Readable
 from generation.judge_local import judge_locally
 from generation.models import ModelConfig
+from generation.replicas import ask_on
 from generation.respond import Lost
 from generation.scores import apply
 
@@ -99,10 +101,16 @@ async def run_stage(stage: Stage, out: Path, args: argparse.Namespace, cache: Pa
         say(f"{out}: up to date, nothing to do ({done['rows']:,} rows)")
         return done
     _clear(out)
+    if args.engine != "local" and (args.batch or args.max_cost is not None):
+        raise ConfigError("--batch and --max-cost need --engine local: workers on a cluster ask each for itself", "see --dry-run for costs")
     batch = BatchFile(args.batch) if args.batch else None
     async with Client(stage.models, cache, args.max_cost, args.retry_failed, batch=batch) as client:
         with client.cache:
-            await _ask(stage, client)
+            with chosen(args.engine) as engine:
+                if engine.remote:
+                    client.meter = ask_on(engine, stage, cache, out / f".asked-{stage.key}", args.retry_failed)
+                else:
+                    await _ask(stage, client)
             note_costs(out, client, started)
             if batch is not None:
                 batch.close()

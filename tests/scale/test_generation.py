@@ -1,0 +1,65 @@
+"""Asking on a cluster: the rows that one process would have made, every call paid once, whoever is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from columnar import store
+from generation import respond
+from tests.generation.fault_server import Faults, Running
+from tests.scale.conftest import files_of
+
+
+def config(folder: Path, urls: list[str], rows: int = 96) -> str:
+    prompts = folder / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": f"Explain topic {i} to a child"}) + "\n" for i in range(rows)))
+    models = [{"name": "a", "base_url": urls, "concurrency": 8}]
+    made = {"prompts": str(prompts), "models": models, "params": {"max_tokens": 50}, "per_prompt": 1}
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(made))
+    return str(path)
+
+
+@pytest.fixture
+def servers():
+    running = [Running(Faults(latency=0.05)), Running(Faults(latency=0.05))]
+    yield running
+    for server in running:
+        server.close()
+
+
+def test_replicas_answer_once_and_a_killed_worker_asks_nothing_again(cluster, servers, tmp_path, capsys):
+    path = config(tmp_path, [server.url for server in servers])
+    killed: list[str] = []
+
+    def kill() -> None:
+        while not killed:
+            time.sleep(0.02)
+            if sum(server.fake.calls["all"] for server in servers) < 20:
+                continue
+            for tries in (tmp_path / "ray").rglob("*.tries"):
+                if not tries.with_suffix(".result").exists():
+                    os.kill(int(tries.read_text().split()[1]), signal.SIGKILL)
+                    killed.append(tries.name)
+                    return
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    assert respond.main([path, "--out", str(tmp_path / "ray"), "--engine", "ray"]) == 0
+    killer.join(1)
+    assert killed and "1 begun again after a worker was lost" in capsys.readouterr().err
+    assert all(server.fake.calls["all"] > 0 for server in servers), "both replicas are asked"
+    asked = sum(server.fake.calls["all"] for server in servers)
+    assert 96 <= asked <= 96 + 8 * len(servers), "only what was in flight is asked again"
+    assert respond.main([path, "--out", str(tmp_path / "local"), "--cache", str(tmp_path / "ray" / "replies.sqlite")]) == 0
+    assert sum(server.fake.calls["all"] for server in servers) == asked, "the cache of the cluster answers this process too"
+    ours, theirs = (files_of(tmp_path / name / "rows") | files_of(tmp_path / name / "hits") for name in ("ray", "local"))
+    assert ours == theirs and store.open_dataset(tmp_path / "ray").rows == 96
