@@ -10,17 +10,20 @@ Why:  two rows of Jaccard similarity j agree in a band of r values with probabil
 
 A band of a row becomes one 64-bit word: its hash above, the row's number below. Sorting the words of a band puts its buckets
 side by side; that is all. No compiled code: numpy sorts such words at memory speed. Beyond `IN_MEMORY` words the bands lie
-in temporary files and only one of them is in memory at a time; both ways give the same buckets, whatever the batches.
+in temporary files, and one band, or a piece of one, is in memory at a time (curation.shelf); all ways give the same buckets,
+whatever the batches.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from curation import shelf
 
 IN_MEMORY = 1 << 25  # words of 8 bytes over all bands: 256 MB, two million rows in 16 bands
 RECALL_AT_THRESHOLD = 0.85
@@ -56,15 +59,10 @@ def choose_bands(threshold: float, num_perm: int) -> tuple[int, int]:
     return num_perm, 1
 
 
-def band_words(signatures: np.ndarray, numbers: np.ndarray, scopes: np.ndarray | None, bands: int, rows: int, low: int) -> np.ndarray:
-    """uint64 (bands, signatures): hash of the band above, the row's number in the `low` lowest bits.
-
-    Rows of different scopes get different hashes, so they never meet.
-    """
-    count = len(signatures)
-    words = np.empty((bands, count), np.uint64)
-    keep = ~np.uint64((1 << low) - 1)
-    for start in range(0, count, _BLOCK):
+def band_hashes(signatures: np.ndarray, scopes: np.ndarray | None, bands: int, rows: int) -> np.ndarray:
+    """uint64 (bands, signatures): the hash of each band. Rows of different scopes get different hashes, so they never meet."""
+    hashes = np.empty((bands, len(signatures)), np.uint64)
+    for start in range(0, len(signatures), _BLOCK):
         block = np.ascontiguousarray(signatures[start : start + _BLOCK, : bands * rows].T.astype(np.uint64))
         block = block.reshape(bands, rows, -1)
         state = np.full((bands, block.shape[2]), _MIX)
@@ -74,89 +72,43 @@ def band_words(signatures: np.ndarray, numbers: np.ndarray, scopes: np.ndarray |
             state ^= block[:, row]
             state *= _MIX2
             state ^= state >> np.uint64(32)
-        state *= _MIX
-        words[:, start : start + _BLOCK] = (state & keep) | numbers[start : start + _BLOCK].astype(np.uint64)
-    return words
+        hashes[:, start : start + _BLOCK] = state * _MIX
+    return hashes
 
 
-def find_buckets(batches: Iterable[Batch], total: int, bands: int, rows: int, in_memory: int = IN_MEMORY) -> Buckets:
+def find_buckets(
+    batches: Iterable[Batch], total: int, bands: int, rows: int, in_memory: int = IN_MEMORY, whole: int = shelf.WHOLE
+) -> Buckets:
     """All buckets with at least two members.
 
     Args:
         batches: (row numbers below `total`, signatures, scopes or None); a row without a signature is simply not there.
         total: an upper bound of the row numbers: with it the words are laid out.
-        in_memory: words that may be held in memory; more go to temporary files, one for each band.
+        in_memory: words that may be held in memory; more go to temporary files.
+        whole: rows up to which a band is taken whole; with more it is taken in pieces.
     """
-    low = max(1, (max(total, 1) - 1).bit_length())
+    low = shelf.number_bits(total)
     with tempfile.TemporaryDirectory(prefix="lsh-") as folder:
-        shelf = _Shelf(bands, Path(folder) if total * bands > in_memory else None)
+        words = shelf.Shelf(bands, shelf.part_bits(total, whole), Path(folder) if total * bands > in_memory else None)
         for numbers, signatures, scopes in batches:
-            shelf.add(band_words(signatures, numbers, scopes, bands, rows, low))
-        candidate = np.zeros(total, np.bool_)
-        for band, words in shelf.drain():
-            shared = _shared(words, low)
-            candidate[_numbers(shared, low)] = True
-            shelf.put(band, shared)
-        return _assemble(shelf, np.flatnonzero(candidate), total, bands, low)
+            words.add(band_hashes(signatures, scopes, bands, rows), numbers, low)
+        candidates = np.zeros(0, np.int64)
+        for band, part, piece in words.drain():
+            shared = shelf.shared(piece, low)
+            candidates = np.union1d(candidates, shelf.numbers_of(shared, low))
+            words.put(band, part, shared)
+        return _assemble(words, candidates, bands, low)
 
 
-def _shared(words: np.ndarray, low: int) -> np.ndarray:
-    """The words whose hash another word has too, sorted."""
-    words.sort()
-    same = (words[1:] ^ words[:-1]) >> np.uint64(low) == 0
-    member = np.zeros(len(words), np.bool_)
-    member[1:] = same
-    member[:-1] |= same
-    return words[member]
-
-
-def _numbers(words: np.ndarray, low: int) -> np.ndarray:
-    return (words & np.uint64((1 << low) - 1)).astype(np.int64)
-
-
-def _assemble(shelf: _Shelf, candidates: np.ndarray, total: int, bands: int, low: int) -> Buckets:
-    place = np.full(total, -1, np.int32)
-    place[candidates] = np.arange(len(candidates), dtype=np.int32)
+def _assemble(words: shelf.Shelf, candidates: np.ndarray, bands: int, low: int) -> Buckets:
     bucket = np.full((len(candidates), bands), -1, np.int32)
     sizes: list[np.ndarray] = []
     first = 0
-    for band, words in shelf.drain():
-        if len(words):
-            starts = np.concatenate([[True], (words[1:] ^ words[:-1]) >> np.uint64(low) != 0])
+    for band, _, piece in words.drain():
+        if len(piece):
+            starts = np.concatenate([[True], (piece[1:] ^ piece[:-1]) >> np.uint64(low) != 0])
             group = np.cumsum(starts) - 1
-            bucket[place[_numbers(words, low)], band] = group + first
+            bucket[np.searchsorted(candidates, shelf.numbers_of(piece, low)), band] = group + first
             sizes.append(np.bincount(group))
             first += int(group[-1]) + 1
     return Buckets(candidates, bucket, np.concatenate(sizes) if sizes else np.zeros(0, np.int64))
-
-
-class _Shelf:
-    """The words of each band: arrays in memory, or one file a band in `folder`."""
-
-    def __init__(self, bands: int, folder: Path | None) -> None:
-        self.bands, self.folder = bands, folder
-        self.arrays: list[list[np.ndarray]] = [[] for _ in range(bands)]
-
-    def add(self, words: np.ndarray) -> None:
-        for band in range(self.bands):
-            if self.folder is None:
-                self.arrays[band].append(words[band])
-            else:
-                with (self.folder / str(band)).open("ab") as file:
-                    words[band].tofile(file)
-
-    def put(self, band: int, words: np.ndarray) -> None:
-        if self.folder is None:
-            self.arrays[band] = [words]
-        else:
-            words.tofile(self.folder / str(band))
-
-    def drain(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Each band's words once; what is not put back is gone."""
-        for band in range(self.bands):
-            if self.folder is None:
-                pieces, self.arrays[band] = self.arrays[band], []
-                yield band, np.concatenate(pieces) if pieces else np.zeros(0, np.uint64)
-            else:
-                path = self.folder / str(band)
-                yield band, np.fromfile(path, np.uint64) if path.exists() else np.zeros(0, np.uint64)

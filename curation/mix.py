@@ -6,6 +6,7 @@ What goes in: a YAML file (see docs/mix.md). What comes out: a frozen `MixConfig
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -16,10 +17,12 @@ from columnar.config import Config
 from columnar.errors import ConfigError
 from columnar.load import SourceSpec
 from curation.dedup import DedupConfig
+from curation.select import Piece, first_rows
 from curation.signals import SignalsConfig
 from decontam.rules import DecontamConfig
 
 Keys = npt.NDArray[np.uint64]
+PIECE = 1 << 20  # rows looked at together
 
 
 class MixSource(SourceSpec):
@@ -146,7 +149,7 @@ def draw(source: MixSource, ids: Keys, tokens: npt.NDArray[np.uint32], seed: int
         ConfigError: the source has fewer eligible rows (or tokens) than the config asks for.
     """
     available = len(ids)
-    order = np.lexsort((ids, draw_keys(ids, seed, f"sample:{source.name}")))
+    limit, weights = available, None
     if source.rows is not None:
         if source.rows > available:
             raise ConfigError(
@@ -155,12 +158,11 @@ def draw(source: MixSource, ids: Keys, tokens: npt.NDArray[np.uint32], seed: int
                 if available
                 else "loosen the rules, or leave the source out",
             )
-        count = source.rows
+        limit = source.rows
     elif source.fraction is not None:
-        count = round(source.fraction * available)
+        limit = round(source.fraction * available)
     elif source.tokens is not None:
-        running = np.cumsum(tokens[order], dtype=np.int64)
-        total = int(running[-1]) if available else 0
+        total = int(tokens.sum(dtype=np.int64))
         if source.tokens > total:
             raise ConfigError(
                 f"{source.name}: tokens: {source.tokens:,} asked, {total:,} available in {available:,} rows",
@@ -168,18 +170,26 @@ def draw(source: MixSource, ids: Keys, tokens: npt.NDArray[np.uint32], seed: int
                 if total
                 else "loosen the rules, or leave the source out",
             )
-        count = int(np.searchsorted(running, source.tokens, side="right"))
-        if not count:
-            raise ConfigError(
-                f"{source.name}: tokens: {source.tokens:,} asked, but the first row drawn has {int(running[0]):,}", "ask for more"
-            )
-    else:
-        count = available
-    if source.cap is not None:
-        count = min(count, source.cap)
-    taken = np.zeros(available, bool)
-    taken[order[:count]] = True
+        limit, weights = source.tokens, tokens
+
+    def pieces() -> Iterator[Piece]:
+        for start in range(0, max(available, 1), PIECE):
+            mine = slice(start, start + PIECE)
+            yield draw_keys(ids[mine], seed, f"sample:{source.name}"), ids[mine], None if weights is None else weights[mine]
+
+    taken = _taken(pieces, limit)
+    if source.tokens is not None and not taken.any():
+        least = int(tokens[np.lexsort((ids, draw_keys(ids, seed, f"sample:{source.name}")))[0]])
+        raise ConfigError(f"{source.name}: tokens: {source.tokens:,} asked, but the first row drawn has {least:,}", "ask for more")
+    if source.cap is not None and int(taken.sum()) > source.cap:
+        weights = None
+        taken = _taken(pieces, source.cap)
     return taken
+
+
+def _taken(pieces: Callable[[], Iterable[Piece]], limit: int) -> npt.NDArray[np.bool_]:
+    cut = first_rows(pieces, limit)
+    return np.concatenate([cut.takes(keys, ids) for keys, ids, _ in pieces()])
 
 
 def split_validation(prompts: Keys, validation: Validation | None, seed: int) -> npt.NDArray[np.bool_]:

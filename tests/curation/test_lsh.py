@@ -49,9 +49,10 @@ def test_buckets_are_equal_bands(count, bands, rows, size, scoped, seed):
     scopes = rng.integers(0, 2, count).astype(np.uint64) if scoped else None
     memory = find_buckets(split(signatures, scopes, size), count, bands, rows)
     disk = find_buckets(split(signatures, scopes, 7), count, bands, rows, in_memory=0)
+    pieces = find_buckets(split(signatures, scopes, 3), count, bands, rows, in_memory=0, whole=0)
     assert groups(memory) == naive(signatures, scopes, bands, rows)
-    for a, b in zip(memory, disk, strict=True):
-        assert np.array_equal(a, b)
+    for a, b, c in zip(memory, disk, pieces, strict=True):
+        assert np.array_equal(a, b) and np.array_equal(a, c)
     assert memory.rows.tolist() == sorted({i for band in groups(memory) for group in band for i in group})
 
 
