@@ -122,14 +122,20 @@ def judge_sources(config: MixConfig, sources: list[Loaded]) -> Decisions:
         mine = decisions.fate[decisions.lines(number)]
         mine[rule >= 0] = fates[rule[rule >= 0]]
         frames.append(pl.concat([keys, judged.drop("id", "rule")], how="horizontal").cast(ROWS))  # type: ignore[arg-type]
-    decisions.rows = pl.concat(frames, rechunk=True)
+    decisions.rows = pl.DataFrame([_joined(frames, name) for name in ROWS])
     _refuse_same_ids(decisions, sources)
     return decisions
 
 
+def _joined(frames: list[pl.DataFrame], name: str) -> pl.Series:
+    """A column of all frames in one piece, taken out of them: there is never more than one column twice."""
+    return pl.concat([frame.drop_in_place(name) for frame in frames], rechunk=True)
+
+
 def _refuse_same_ids(decisions: Decisions, sources: list[Loaded]) -> None:
     ids = decisions.rows["id"]
-    if ids.n_unique() == len(ids):
+    ascending = np.sort(ids.to_numpy())
+    if not (ascending[1:] == ascending[:-1]).any():
         return
     twice = np.flatnonzero(ids.is_duplicated().to_numpy())
     number = int(ids[int(twice[0])])

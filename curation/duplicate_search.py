@@ -43,6 +43,7 @@ KEYS = {
 }
 REASONS = (None, "exact_duplicate", "near_duplicate", "semantic_duplicate")
 KEPT, EXACT, NEAR, SEMANTIC = range(4)
+PIECE = 1 << 20  # rows looked up at once
 NOTHING = text_hash([])  # the prompt_hash of rows that ask nothing: they are not duplicates of each other
 
 
@@ -202,8 +203,11 @@ def exact(keys: pl.DataFrame, order: np.ndarray, config: DedupConfig) -> np.ndar
     hashed = keys["key"].hash().to_numpy()  # only keys whose hash appears twice go on: the table of all keys would not fit in memory
     ordered = np.sort(hashed)
     twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    at = np.searchsorted(twice, hashed)
-    suspects = np.flatnonzero(twice[np.minimum(at, len(twice) - 1)] == hashed) if len(twice) else np.zeros(0, np.int64)
+    del ordered
+    suspects = np.concatenate(
+        [start + np.flatnonzero(_among(hashed[start : start + PIECE], twice)) for start in range(0, max(1, len(hashed)), PIECE)]
+    )
+    del hashed
     position = np.empty(len(keys), np.int64)
     position[order] = np.arange(len(keys))
     same = ["key", "source"] if config.scope == "source" else ["key"]
@@ -214,6 +218,12 @@ def exact(keys: pl.DataFrame, order: np.ndarray, config: DedupConfig) -> np.ndar
     keeper = np.arange(len(keys))
     keeper[frame["number"].to_numpy()] = order[frame["first"].to_numpy()]
     return keeper
+
+
+def _among(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Which of the values are known; `known` is ascending."""
+    at = np.searchsorted(known, values)
+    return known[np.minimum(at, len(known) - 1)] == values if len(known) else np.zeros(len(values), np.bool_)
 
 
 def near(found: Found, distinct: np.ndarray, order: np.ndarray, datasets: Sequence[Dataset], config: DedupConfig, how: NearConfig) -> None:

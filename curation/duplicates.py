@@ -61,31 +61,40 @@ def sign(config: DedupConfig, sources: list[Loaded], against: list[Dataset], eng
 def drop_duplicates(config: DedupConfig, sources: list[Loaded], against: list[Dataset], decisions: Decisions) -> Evidence:
     """Give exact and near duplicates among the rows that stand their fate."""
     lines = decisions.standing
-    standing = decisions.rows[lines]
-    source = np.searchsorted(decisions.starts, lines, side="right") - 1
-    ranks = np.array([s.order if config.keep == "source_order" else 0 for s in sources], np.int32)
-    names = pl.Series("name", [s.name for s in sources], dtype=pl.Categorical)
-    keys = standing.select(
-        dataset=pl.Series(source, dtype=pl.Int32),
-        row=pl.Series(lines - np.array(decisions.starts)[source], dtype=pl.Int64),
-        rank=pl.Series(ranks[source]),
-        key="key",
-        kind=pl.lit(None, pl.Categorical),  # a mix has one kind
-        source=names.gather(source),
-        n_chars=pl.col("n_chars").cast(pl.Int64),
-        score=pl.col("score").cast(pl.Float64),
-    )
-    ids = [standing["id"]]
-    for offset, dataset in enumerate(against):
-        reference = duplicate_search.keys_of(dataset, len(sources) + offset, -1, config)
-        keys = pl.concat([keys, reference.with_columns(kind=pl.lit(None, pl.Categorical))])
+    ids = [decisions.rows["id"].gather(lines)]
+    for dataset in against:
         ids += [pl.Series(pl.from_arrow(b.column("id"))).str.to_integer(base=16, dtype=pl.UInt64) for b in read_batches(dataset, ["id"])]
-    found = duplicate_search.find_duplicates(keys, [s.dataset for s in sources] + against, config)
+    keys = _keys(config, sources, against, decisions, lines)
+    decisions.rows = decisions.rows.drop("key", "score")
+    found = duplicate_search.find_duplicates(keys.pop(), [s.dataset for s in sources] + against, config)
     hits = found.hits(pl.concat(ids).to_arrow())
     for place, name in ((0, "id"), (2, "kept_id")):
         hits = hits.set_column(place, name, pa.array([f"{number:016x}" for number in hits.column(name).to_pylist()], pa.string()))
     for kind, fate in ((duplicate_search.EXACT, EXACT), (duplicate_search.NEAR, NEAR), (duplicate_search.SEMANTIC, SEMANTIC)):
         decisions.give(lines[np.flatnonzero(found.kind[: len(lines)] == kind)], fate)
     gone = lines[np.flatnonzero(found.kind[: len(lines)] != duplicate_search.KEPT)]
-    decisions.rows = decisions.rows.drop("key", "score")
     return Evidence(hits, found.notes, gone)
+
+
+def _keys(
+    config: DedupConfig, sources: list[Loaded], against: list[Dataset], decisions: Decisions, lines: npt.NDArray[np.int64]
+) -> list[pl.DataFrame]:
+    """What the search goes by, of the rows that stand and of the references: one frame, in a list from which it can be handed over."""
+    source = np.searchsorted(decisions.starts, lines, side="right") - 1
+    ranks = np.array([s.order if config.keep == "source_order" else 0 for s in sources], np.int32)
+    names = pl.Series("name", [s.name for s in sources], dtype=pl.Categorical)
+    more = {"longest": "n_chars", "highest_score": "score"}.get(config.keep)
+    columns = {
+        "dataset": pl.Series(source, dtype=pl.Int32),
+        "row": pl.Series(lines - np.array(decisions.starts)[source], dtype=pl.Int64),
+        "rank": pl.Series(ranks[source]),
+        "key": decisions.rows["key"].gather(lines),
+        "source": names.gather(source),
+    }
+    if more:
+        columns[more] = decisions.rows[more].gather(lines).cast(duplicate_search.KEYS[more])
+    frames = [pl.DataFrame(columns)]
+    for offset, dataset in enumerate(against):
+        reference = duplicate_search.keys_of(dataset, len(sources) + offset, -1, config)
+        frames.append(reference.select(list(columns)))
+    return [pl.concat(frames)]

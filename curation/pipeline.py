@@ -6,6 +6,7 @@ judge -> dedup -> draw -> write -> check        over narrow tables, into OUT/.bu
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -23,7 +24,8 @@ from columnar.errors import StoreError
 from columnar.files import SourceFile, SourceSpec, resolve
 from columnar.filesystem import cache_dir, shown, under, url_of
 from columnar.flags import read_flags
-from columnar.load import load_source, source_key
+from columnar.ingest_on import Parts, ingested
+from columnar.load import load_source, shape_of, source_key
 from columnar.remote import holds
 from columnar.store import open_dataset, sidecar_key, stage_key, write_manifest
 from curation import signals as signal_stage
@@ -99,7 +101,7 @@ def build(job: Job) -> tuple[dict[str, Any], bool]:
 
 def _build(job: Job) -> tuple[dict[str, Any], bool]:
     started = time.time()
-    loaded = [_load(job, order, source) for order, source in job.sources]
+    loaded = _load(job)
     signal_stage.measure([source.dataset for source in loaded], job.config.signals, job.root, job.engine)
     scan = scan_sources(job.config.decontam, job.base, loaded, job.cache, job.engine) if job.config.decontam else None
     against = references(job.config.dedup, job.root) if job.config.dedup else []
@@ -163,13 +165,31 @@ def _build(job: Job) -> tuple[dict[str, Any], bool]:
     return write_manifest(job.out, identity, started), True
 
 
-def _load(job: Job, order: int, source: MixSource) -> Loaded:
-    spec = job.spec(source)
-    files = resolve(spec, job.root)
-    home = home_of(job, source, files)
-    with cli.Progress(f"load {source.name}") as bar:
-        load_source(spec, home, files=files, on_rows=lambda rows, rejects: bar.add(rows + rejects - bar.done))
-    return Loaded(source, order, open_dataset(home), home.name)
+def _load(job: Job) -> list[Loaded]:
+    """Every source as a dataset in the cache; on a cluster the files of all sources are read at once."""
+    found = {source.name: resolve(job.spec(source), job.root) for _, source in job.sources}
+    homes = {source.name: home_of(job, source, found[source.name]) for _, source in job.sources}
+    apart = [
+        s for _, s in job.sources if job.engine.remote and job.spec(s).limit is None and not (homes[s.name] / "manifest.json").is_file()
+    ]
+    with contextlib.ExitStack() as held:
+        parts: dict[str, Parts] = {}
+        if apart:
+            read = [(job.spec(s), found[s.name], *shape_of(job.spec(s), found[s.name])[::2]) for s in apart]
+            folder = job.cache / ".loading" / stage_key("files", 1, None, [homes[s.name].name for s in apart])
+            with cli.Progress("load", sum(len(files) for _, files, *_ in read), "files") as files_done:
+                made = held.enter_context(ingested(job.engine, read, folder, lambda _: files_done.add(1)))
+            parts = dict(zip((s.name for s in apart), made, strict=True))
+        for _, source in job.sources:
+            with cli.Progress(f"load {source.name}") as bar:
+                load_source(
+                    job.spec(source),
+                    homes[source.name],
+                    files=found[source.name],
+                    on_rows=lambda rows, rejects, bar=bar: bar.add(rows + rejects - bar.done),  # type: ignore[misc]
+                    parts=parts.get(source.name),
+                )
+    return [Loaded(source, order, open_dataset(homes[source.name]), homes[source.name].name) for order, source in job.sources]
 
 
 def home_of(job: Job, source: MixSource, files: list[SourceFile]) -> Path:
