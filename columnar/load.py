@@ -30,7 +30,7 @@ from columnar.filesystem import place, shown
 from columnar.formats import NAMES, detect, named
 from columnar.formats.ours import ROWS, kinds_in
 from columnar.formats.shape import Shape
-from columnar.ingest import Reject, ingest, named_fields
+from columnar.ingest import Part, Reject, ingest, named_fields
 from columnar.readers import read
 from columnar.record import Problem, schema_of
 
@@ -69,12 +69,14 @@ def load_source(
     force: bool = False,
     files: list[SourceFile] | None = None,
     on_rows: Callable[[int, int], None] | None = None,
+    parts: Callable[[SourceFile], Iterator[Part]] | None = None,
 ) -> dict[str, Any]:
     """Write the source as a dataset directory and give its counts; does nothing when it is there already under the same key.
 
     Args:
         files: what `resolve(spec)` gave, where the caller has it already.
         on_rows: told (rows, rejects) after each batch, for progress.
+        parts: what each file holds, where it is read already (columnar.ingest_on).
 
     Returns:
         {in, rows, rejects, records, kinds, format, mapping, by_problem}; in == rows + rejects.
@@ -95,7 +97,7 @@ def load_source(
                 f"{out}: holds another dataset ({known['identity'].get('name')})", "give another --out, or --force to replace it"
             )
     _clear(out, force)
-    shape, words, samples = _shape(spec, files)
+    shape, words, samples = shape_of(spec, files)
     writer = store.RowWriter(out, schema_of(shape.kinds))
     counts: dict[str, Any] = {"in": 0, "rows": 0, "rejects": 0, "records": 0, "kinds": {}, "format": shape.name, "mapping": words}
     problems: Counter[str] = Counter()
@@ -106,7 +108,7 @@ def load_source(
         left = spec.limit
         for file in files:
             seen = 0
-            for part in ingest(file, shape, spec, writer.schema, samples, left):
+            for part in parts(file) if parts else ingest(file, shape, spec, writer.schema, samples, left):
                 writer.write(part.rows)
                 for reject in part.rejects:
                     first = first or reject
@@ -155,7 +157,7 @@ def _unchanged(file: SourceFile) -> None:
         raise InputError(f"{file.uri}: changed while it was read", "run again when nothing writes to it")
 
 
-def _shape(spec: SourceSpec, files: list[SourceFile]) -> tuple[Shape, str, list[dict[str, Any]]]:
+def shape_of(spec: SourceSpec, files: list[SourceFile]) -> tuple[Shape, str, list[dict[str, Any]]]:
     """The shape of a source, in words how its fields are mapped, and the records that were looked at."""
     samples: list[dict[str, Any]] = []
     for file in files:
