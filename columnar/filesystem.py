@@ -142,7 +142,7 @@ def _gs(endpoint: str | None) -> FileSystem:
         anonymous=bool(endpoint),
         endpoint_override=there.netloc or None,
         scheme=there.scheme or None,
-        retry_time_limit=timedelta(seconds=30),
+        retry_time_limit=timedelta(seconds=15),
     )
 
 
@@ -181,7 +181,8 @@ def listed(url: str) -> list[tuple[str, int]]:
     system, path = _opened(url)
     try:
         with _refusals(url, "be listed"):
-            found = system.get_file_info(fs.FileSelector(path, recursive=True))
+            # of S3 a missing prefix is told from a missing bucket only when it may not be missing
+            found = system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=not url.startswith("s3:")))
     except FileNotFoundError:
         return []
     return sorted((info.path[len(path) :].lstrip("/"), info.size) for info in found if info.is_file)
@@ -211,8 +212,12 @@ def get(item: Object, target: Path) -> None:
 def put(file: Path, url: str) -> Object:
     """Copy a file to an object, and look whether it arrived whole. An object is there whole or not at all, never half."""
     system, path = _opened(url)
-    with _refusals(url, "be written"), file.open("rb") as source, system.open_output_stream(path, compression=None) as target:
-        shutil.copyfileobj(source, target, BLOCK)
+    with file.open("rb") as source:
+        try:
+            with _refusals(url, "be written"), system.open_output_stream(path, compression=None) as target:
+                shutil.copyfileobj(source, target, BLOCK)
+        except FileNotFoundError as error:
+            raise _refused(url, "be written", "NO_SUCH_BUCKET") from error
     made = look(url)
     if made is None or made.size != file.stat().st_size:
         raise StoreError(f"{url}: was written, but the store does not give it back", "is this endpoint an object store?")
@@ -255,7 +260,7 @@ def _refused(url: str, what: str, said: str) -> StoreError:
             said = said.replace(secret, "…")
     server = urlsplit(_endpoint(scheme) or "").hostname or {"s3": "Amazon S3", "gs": "Google Cloud Storage"}[scheme]
     if re.search(r"NO_SUCH_BUCKET|bucket does not exist|Bucket '.*' not found", said):
-        return StoreError(f"{url}: no bucket {bucket!r} at {server}", "make it first, or check its name and AWS_ENDPOINT_URL")
+        return StoreError(f"{url}: no bucket {bucket!r} at {server}", f"make it first, or check its name and {_SET[scheme]}")
     if re.search(
         r"ACCESS_DENIED|INVALID_ACCESS_KEY|INVALID_SIGNATURE|SIGNATURE_DOES_NOT|UNRECOGNIZED|EXPIRED|HTTP status 40[13]|PERMISSION", said
     ):
@@ -264,12 +269,12 @@ def _refused(url: str, what: str, said: str) -> StoreError:
             f"{url}: cannot {what}: {server} refuses (access denied)", hint if _credentials(scheme) else _NO_CREDENTIALS[scheme]
         )
     if re.search(r"NETWORK_CONNECTION|REQUEST_TIMEOUT|[Tt]imed out|[Cc]ould not (connect|resolve)|UNAVAILABLE", said):
-        return StoreError(
-            f"{url}: {server} does not answer: {said.rpartition('Details: ')[2].strip()}", "check the network and AWS_ENDPOINT_URL"
-        )
+        reason = re.split(r" error_info=| \(Request ID", re.split(r"Details: |with a last message of ", said)[-1])[0].strip()
+        return StoreError(f"{url}: {server} does not answer: {reason}", f"check the network and {_SET[scheme]}")
     return StoreError(f"{url}: cannot {what}: {said.splitlines()[0] if said else 'no reason given'}")
 
 
+_SET = {"s3": "AWS_ENDPOINT_URL", "gs": "STORAGE_EMULATOR_HOST (and GOOGLE_APPLICATION_CREDENTIALS)"}
 _NO_CREDENTIALS = {
     "s3": "no credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE (public bucket: AWS_NO_SIGN_REQUEST=1)",
     "gs": "no credentials found: set GOOGLE_APPLICATION_CREDENTIALS, or run: gcloud auth application-default login",

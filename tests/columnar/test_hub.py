@@ -21,19 +21,22 @@ FILES = {
     "data/train-00001-of-00002.jsonl": b'{"prompt": "c", "completion": "d"}\n',
     "data/test-00000-of-00001.jsonl": b'{"prompt": "secret", "completion": "e"}\n',
 }
+REPOSITORIES: dict[str, dict[str, bytes]] = {"owner/name": FILES, "owner/mix": {}}
 
 
 class Hub(BaseHTTPRequestHandler):
     def _answer(self, body: bool) -> None:
-        if self.path.startswith("/api/datasets/owner/name/revision/"):
+        repository = next((name for name in REPOSITORIES if f"datasets/{name}/" in self.path), "owner/name")
+        if self.path.startswith(f"/api/datasets/{repository}/revision/"):
             revision = self.path.split("?")[0].rsplit("/", 1)[1]
             if revision not in ("main", COMMIT):
                 return self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"}, body)
-            info = {"id": "owner/name", "sha": COMMIT, "siblings": [{"rfilename": name} for name in FILES], "private": False, "tags": []}
+            siblings = [{"rfilename": name} for name in REPOSITORIES[repository]]
+            info = {"id": repository, "sha": COMMIT, "siblings": siblings, "private": False, "tags": []}
             return self._send(200, json.dumps(info).encode(), {"Content-Type": "application/json"}, body)
-        prefix = f"/datasets/owner/name/resolve/{COMMIT}/"
+        prefix = f"/datasets/{repository}/resolve/{COMMIT}/"
         if self.path.startswith(prefix):
-            data = FILES[self.path.removeprefix(prefix)]
+            data = REPOSITORIES[repository][self.path.removeprefix(prefix)]
             return self._send(200, data, {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(data).hexdigest()}"'}, body)
         return self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"}, body)
 
@@ -123,3 +126,21 @@ def test_a_hub_that_cannot_be_reached_is_said_in_a_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "the Hub cannot be reached" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_uploaded_mix_is_opened_where_it_is(hub: str, tmp_path: Path) -> None:
+    done = load("hf://datasets/owner/name@main/data/train-*.jsonl", tmp_path, hub)
+    assert done.returncode == 0, done.stderr
+    files = (path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name != "rejects.jsonl")
+    REPOSITORIES["owner/mix"] = {str(path.relative_to(tmp_path / "out")): path.read_bytes() for path in files}
+    query = [sys.executable, "-m", "columnar.query", "hf://datasets/owner/mix", "SELECT count(*) AS n FROM rows", "--json"]
+    for endpoint, offline in [(hub, "0"), ("http://127.0.0.1:9", "1")]:
+        caches = {"HF_HOME": str(tmp_path / "hf"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+        env = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": offline, **caches}
+        asked = subprocess.run(query, env=env, capture_output=True, text=True, timeout=120)
+        assert asked.returncode == 0, asked.stderr
+        assert json.loads(asked.stdout) == [{"n": 2}]
+    query[3] = "hf://datasets/owner/name"
+    asked = subprocess.run(query, env=env | {"HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0"}, capture_output=True, text=True, timeout=120)
+    assert asked.returncode == 1
+    assert "hf://datasets/owner/name: no manifest.json: not a dataset directory" in asked.stderr

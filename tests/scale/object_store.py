@@ -1,12 +1,17 @@
-"""A real S3 server for tests (moto), with a list of what it was asked, and hands that can stop a client at any request."""
+"""A real S3 server for tests (moto), with a list of what it was asked and a hand that can stop a client; one that speaks as Google's."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
+import subprocess
+import sys
 import threading
+import time
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 SECRET = "a/secret+that/must+never+be+written+anywhere"
@@ -87,6 +92,25 @@ class Server:
         iam.put_user_policy(UserName="reader", PolicyName="read", PolicyDocument=json.dumps(READER))
         made = iam.create_access_key(UserName="reader")["AccessKey"]
         return self.environment(made["AccessKeyId"], made["SecretAccessKey"])
+
+
+@contextlib.contextmanager
+def google(bucket: str) -> Iterator[str]:
+    """The address of a server that speaks as Google Cloud Storage does, with this bucket; a process of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = ["start", "--host=127.0.0.1", f"--port={port}", "--in-memory", f"--default-bucket={bucket}"]
+    process = subprocess.Popen([sys.executable, "-m", "gcp_storage_emulator", *words], stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
 
 
 def clean(environment: dict[str, str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
-from object_store import SECRET, Server, clean
+from object_store import SECRET, Server, clean, google
 
 from columnar import filesystem, remote
 
@@ -57,6 +57,7 @@ class Machine:
         self.server.asked.clear()
         remote._fetched.clear()
         filesystem._s3.cache_clear()
+        filesystem._gs.cache_clear()
         out = io.StringIO()
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
             for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -307,3 +308,18 @@ def test_what_takes_only_local_paths_says_so(machine: Machine, bucket: str) -> N
     said = machine.run("curation.ablate", "recipes/mixes/tiny.yaml", "--out", f"s3://{bucket}/ablate", rc=2)
     assert f"s3://{bucket}/ablate: this command takes only local paths here (out)" in said
     assert not (ROOT / "s3:").exists()
+
+
+def test_google_cloud_storage(machine: Machine, tmp_path: Path) -> None:
+    pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chats(3, 20)))
+    with google("there") as url:
+        env = {"STORAGE_EMULATOR_HOST": url}
+        machine.run("columnar.load", tmp_path / "b.jsonl", "--out", "gs://there/b", **env)
+        assert "up to date, nothing to do" in machine.run("columnar.load", tmp_path / "b.jsonl", "--out", "gs://there/b", **env)
+        other = Machine(machine.server, tmp_path / "other")
+        assert "20" in other.run("columnar.query", "gs://there/b", "SELECT count(*) AS n FROM rows", **env)
+        other.run("columnar.load", "gs://there/b", "--out", "gs://there/again", **env)
+        assert "20" in machine.run("columnar.query", "gs://there/again", "SELECT count(*) AS n FROM rows", **env)
+        said = machine.run("columnar.load", tmp_path / "b.jsonl", "--out", "gs://nowhere/b", rc=1, **env)
+        assert "no bucket 'nowhere' at 127.0.0.1" in said
