@@ -39,6 +39,7 @@ class Measure:
     below: float | None = None
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     shown: str = ""  # what the curves are, when not `what`
+    over: str = "step"  # and over what
 
     @property
     def mean(self) -> float:
@@ -152,7 +153,7 @@ def plot(measures: list[Measure], folder: Path) -> None:
                 first = name in (group, f"{group}#0")
                 axis.plot(*zip(*points, strict=True), color=f"C{groups.index(group)}", alpha=0.6, lw=1, label=group if first else None)
             axis.set_title(measure.shown or measure.what, fontsize=9)
-            axis.set_xlabel("step", fontsize=8)
+            axis.set_xlabel(measure.over, fontsize=8)
             axis.legend(fontsize=7, frameon=False)
             axis.tick_params(labelsize=7)
         figure.tight_layout()

@@ -59,7 +59,14 @@ def reinforced(name: str) -> Part:
                 told[f"{which}before"].append(verified(model, data / directory))
                 told[f"{which}after"].append(verified(out, data / directory))
         factors = [after / before for after, before in zip(told["after"], told["before"], strict=True)]
-        yield Measure(name, "verified answers: after / before", factors, above=1.5, curves=curves)
+        yield Measure(
+            name,
+            "verified answers: after / before",
+            factors,
+            above=1.5,
+            curves=curves,
+            shown=f"{name}: verified share of the answers sampled",
+        )
         for which in told:
             yield Measure(name, f"verified share, {which}", told[which])
 
@@ -91,7 +98,9 @@ def rejected(bench: Bench) -> Iterator[Measure]:
         curves[f"verified answers#{seed}"] = points
         factors.append(points[-1][1] / first)
         shares.append(points[-1][1])
-    yield Measure("rejection", "verified answers: after two rounds / before", factors, above=1.5, curves=curves)
+    what = "verified answers: after two rounds / before"
+    shown = "rejection sampling: verified share of its answers"
+    yield Measure("rejection", what, factors, above=1.5, curves=curves, shown=shown, over="round")
     yield Measure("rejection", "verified share, after", shares)
 
 
