@@ -33,6 +33,7 @@ TRIES = 3  # a block whose worker dies so often is to blame, not the worker
 CONNECT = 5.0  # seconds for a connection to the head of a cluster
 STORE = 256 << 20  # bytes of Ray's object store on a cluster started here: descriptions and reports are small
 ONE_THREAD = ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")  # a worker has one core; read when a library is imported
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 SPACE = "caravan"  # the namespace of shared objects
 NAMED = 5  # bad blocks that an error names
 REPORT = pa.schema(
@@ -48,7 +49,7 @@ class Cluster:
     def __init__(self, address: str | None) -> None:
         self._started = _connect(address or os.environ.get("RAY_ADDRESS"))
         self.blocks = self.kept = self.repeated = 0
-        self.seconds = 0.0  # CPU of all workers
+        self.spent: dict[str, float] = {}  # worker -> CPU seconds
         self.peaks: dict[str, int] = {}  # worker -> MB
 
     def __enter__(self) -> Cluster:
@@ -66,10 +67,9 @@ class Cluster:
         """What was done, and what memory it took."""
         peaks = sorted(self.peaks.values(), reverse=True)
         told = ", ".join(f"{mb:,}" for mb in peaks[:8]) + (f" … {peaks[-1]:,}" if len(peaks) > 8 else "")
-        return (
-            f"ray: {self.blocks:,} blocks done, {self.kept:,} were done before, {self.repeated:,} begun again after a worker was lost;"
-            f" {self.seconds:,.1f} s of CPU in {len(peaks)} workers; peak memory {peak_rss_mb():,} MB here, {told or 0} MB in the workers"
-        )
+        done = f"{self.blocks:,} blocks done, {self.kept:,} were done before, {self.repeated:,} begun again after a worker was lost"
+        spent = f"{sum(self.spent.values()):,.1f} s of CPU in {len(peaks)} workers"
+        return f"ray: {done}; {spent}; peak memory {peak_rss_mb():,} MB here, {told or 0} MB in the workers"
 
     @property
     def workers(self) -> int:
@@ -153,7 +153,7 @@ class Cluster:
                 for report in pa.table(table).to_pylist():
                     self.blocks += report["problem"] is None
                     self.repeated += report["tries"] > 1
-                    self.seconds += report["seconds"]
+                    self.spent[report["worker"]] = self.spent.get(report["worker"], 0.0) + report["seconds"]
                     self.peaks[report["worker"]] = max(self.peaks.get(report["worker"], 0), report["peak"])
                     yield report
         except (ray.exceptions.RayError, ModuleNotFoundError) as error:
@@ -308,13 +308,12 @@ def _connect(address: str | None) -> bool:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it has to say comes as an error, once
     if ray.is_initialized():
         return False
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address:
         place = address.removeprefix("ray://")
         host, _, port = place.partition(":")
         try:
             socket.create_connection((host, int(port or 6379)), CONNECT).close()
-            ray.init(address=place, **quiet)
+            ray.init(address=place, **QUIET)
         except (OSError, ConnectionError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"--engine ray: no Ray cluster at {place}: {error}",
@@ -322,14 +321,21 @@ def _connect(address: str | None) -> bool:
                 " --engine ray starts a cluster on this machine",
             ) from error
         return True
+    start()
+    return True
+
+
+def start(workers: int | None = None) -> None:
+    """A cluster on this machine; None: a worker for each core."""
+    import ray
+
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))  # its workers inherit them
     try:
-        ray.init(include_dashboard=False, object_store_memory=STORE, **quiet)
+        ray.init(num_cpus=workers, include_dashboard=False, object_store_memory=STORE, **QUIET)
     finally:
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-    return True

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 PART_BITS = 8
-WHOLE = 1 << 25  # rows whose words of one lane may be in memory together: 256 MB
-WAITING = 1 << 23  # words in memory before they are written: few, long writes
+WHOLE = 1 << 22  # rows whose words of one lane are taken at once: 32 MB
+WAITING = 1 << 21  # words in memory before they are written: few, long writes
 
 
 def part_bits(total: int, whole: int = WHOLE) -> int:
