@@ -13,6 +13,7 @@ import difflib
 import glob
 import hashlib
 import json
+import posixpath
 import re
 import time
 from pathlib import Path
@@ -95,7 +96,10 @@ def resolve(spec: SourceSpec, root: Path = Path()) -> list[SourceFile]:
 def placed(entry: str, root: Path) -> str:
     """A source's path; a relative one below a remote root as what it is there."""
     base = url_of(root)
-    return entry if base is None or is_remote(entry) or Path(entry).expanduser().is_absolute() else f"{base}/{entry}"
+    if base is None or is_remote(entry) or Path(entry).expanduser().is_absolute():
+        return entry
+    scheme, _, rest = base.partition("://")
+    return f"{scheme}://{posixpath.normpath(f'{rest}/{entry}')}"
 
 
 def sources_of(url: str, split: str | None) -> list[Object]:

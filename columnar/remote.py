@@ -15,20 +15,22 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import fcntl
 import json
 import os
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from columnar import cli, filesystem
 from columnar.errors import StoreError
 from columnar.filesystem import Object, at_once, cache_dir, get, listed, look, objects, place, put, url_of
 
-MANIFEST = "manifest.json"
+MANIFEST, FLAGS = "manifest.json", "flags.jsonl"
 FOLDERS = ("rows", "cols", "hits", "dropped")
-FILES = ("README.md", "config.yaml", "rejects.jsonl", "report.json", "flags.jsonl", MANIFEST)
+FILES = ("README.md", "config.yaml", "rejects.jsonl", "report.json", FLAGS, MANIFEST)
 FRESH = 30  # seconds in which a process does not ask again whether a dataset changed
 _fetched: dict[Path, float] = {}
 _writing: set[Path] = set()  # outputs of this process: their mirror is ahead of the store, and nothing is fetched into it
@@ -48,7 +50,8 @@ def fetch(path: Path) -> None:
 
         fetch_dataset(url, path)
     else:
-        _fetch(path, url)
+        with _alone(url):
+            _fetch(path, url)
     _fetched[path] = time.monotonic()
 
 
@@ -64,12 +67,18 @@ def _fetch(path: Path, url: str) -> None:
             "run the command that makes it again: it sends what is missing" if known else None,
         )
     there = [item for item in objects(url, filter(_of_dataset, names)) if item.name != MANIFEST]
-    stale = [item for item in there if not same(path / item.name, item)]
-    gone = [name for name in _files(path) if name not in {item.name for item in there} and name != MANIFEST]
-    if stale or gone or not same(path / MANIFEST, manifest):
+    replaced = not same(path / MANIFEST, manifest)
+    others = set(_files(path)) - {item.name for item in there} - {MANIFEST}
+    if replaced:
+        gone, stale = others, [item for item in there if not same(path / item.name, item)]
+    else:  # columns that were made here and could not be sent stay, until they are sent or the rows change
+        gone = {name for name in others if _noted(path / name)}
+        stale = [item for item in there if not same(path / item.name, item) and not _ahead(path / item.name, item)]
+    if stale or gone or replaced:
         (path / MANIFEST).unlink(missing_ok=True)  # until all is there, the mirror is no dataset
         for name in gone:
             (path / name).unlink()
+            _note_of(path / name).unlink(missing_ok=True)
         copy(stale, url)
         copied = path / f".{MANIFEST}.{os.getpid()}.tmp"
         get(manifest, copied)
@@ -128,14 +137,15 @@ def output(path: Path) -> Iterator[Path]:
     if url is None:
         yield path
         return
-    if peek(path) is None:
-        _may_write(url)
-    _writing.add(path)
-    try:
-        yield path
-        _send(path, url)
-    finally:
-        _writing.discard(path)
+    with _alone(url):
+        if _peek(path, url) is None:
+            _may_write(url)
+        _writing.add(path)
+        try:
+            yield path
+            _send(path, url)
+        finally:
+            _writing.discard(path)
 
 
 def peek(path: Path) -> Object | None:
@@ -147,11 +157,16 @@ def peek(path: Path) -> Object | None:
     url = url_of(path)
     if url is None or url.startswith("hf://"):
         return None
+    with _alone(url):
+        return _peek(path, url)
+
+
+def _peek(path: Path, url: str) -> Object | None:
     manifest = look(f"{url}/{MANIFEST}")
     if manifest is not None and not same(path / MANIFEST, manifest):  # made elsewhere: what is here is of another build
         for name in _files(path):
             (path / name).unlink()
-    known = objects(url, ["flags.jsonl", MANIFEST])
+    known = objects(url, [FLAGS, MANIFEST])
     copy([item for item in known if not same(path / item.name, item)], url)
     return manifest
 
@@ -176,10 +191,11 @@ def exchange(file: Path) -> Iterator[None]:
     if url is None:
         yield
         return
-    now = look(url)
-    copy([now] if now and not same(file, now) else [], url)
-    yield
-    _note(file, put(file, url))
+    with _alone(url):
+        now = look(url)
+        copy([now] if now and not same(file, now) else [], url)
+        yield
+        _note(file, put(file, url))
 
 
 def holds(path: Path, sizes: dict[str, int]) -> bool:
@@ -193,7 +209,8 @@ def _send(path: Path, url: str) -> None:
     there = dict(listed(url))
     manifest = look(f"{url}/{MANIFEST}")
     known = {item.name: item for item in objects(url, [name for name in _files(path) if name in there])}
-    changed = [name for name in _files(path) if name != MANIFEST and not (name in known and same(path / name, known[name]))]
+    mine = [name for name in _files(path) if name not in (MANIFEST, FLAGS)]
+    changed = [name for name in mine if not (name in known and same(path / name, known[name]))]
     replaced = (path / MANIFEST).is_file() and not (manifest and same(path / MANIFEST, manifest))
     if not (replaced or changed):
         return
@@ -208,13 +225,28 @@ def _send(path: Path, url: str) -> None:
 
         at_once(one, changed)
     if replaced:
-        here = {name: (path / name).stat().st_size for name in _files(path) if name != MANIFEST}
-        gone = [name for name in there if _of_dataset(name) and name not in {*here, "flags.jsonl", MANIFEST}]
+        here = {name: (path / name).stat().st_size for name in mine}
+        gone = [name for name in there if _of_dataset(name) and name not in {*here, FLAGS, MANIFEST}]
         at_once(lambda name: filesystem.delete(f"{url}/{name}"), gone)
         if {name: size for name, size in listed(url) if name in here} != here or look(f"{url}/{MANIFEST}") is not None:
             raise StoreError(f"{url}: something else writes there at the same time", "run again when it has ended")
         _note(path / MANIFEST, put(path / MANIFEST, f"{url}/{MANIFEST}"))
     cli.say(f"sent {len(changed) + replaced:,} objects, {sent / 1e6:,.1f} MB, to {url}")
+
+
+@contextlib.contextmanager
+def _alone(url: str) -> Iterator[None]:
+    """One process of this machine at a time works on a mirror: else one would fetch what another is about to send."""
+    scheme, _, rest = url.partition("://")
+    lock = cache_dir() / "remote" / "locks" / scheme / f"{rest}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            cli.say(f"waiting for another command that uses {url}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def sources(url: str, split: str | None) -> list[Object]:
@@ -286,10 +318,21 @@ def here(path: str) -> Path:
 
 def same(file: Path, item: Object) -> bool:
     """Is this file what that object is, as far as was noted when they were copied?"""
+    return file.is_file() and _noted(file) == {"mark": _mark(file), "tag": item.tag}
+
+
+def _ahead(file: Path, item: Object) -> bool:
+    """Was this file that object when they were last compared, and was made anew since? Never said of rows."""
+    known = _noted(file)
+    return known is not None and known["tag"] == item.tag and file.is_file() and not item.name.startswith(("rows/", "dropped/"))
+
+
+def _noted(file: Path) -> dict[str, Any] | None:
     try:
-        return json.loads(_note_of(file).read_bytes()) == {"mark": _mark(file), "tag": item.tag}
+        found: dict[str, Any] = json.loads(_note_of(file).read_bytes())
+        return found
     except (OSError, ValueError):
-        return False
+        return None
 
 
 def _note(file: Path, item: Object) -> None:

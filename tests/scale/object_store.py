@@ -88,9 +88,10 @@ class Server:
     def reader(self) -> dict[str, str]:
         """The environment of a user who may read and nothing else."""
         iam = self.client("iam")
-        iam.create_user(UserName="reader")
-        iam.put_user_policy(UserName="reader", PolicyName="read", PolicyDocument=json.dumps(READER))
-        made = iam.create_access_key(UserName="reader")["AccessKey"]
+        name = f"reader{len(iam.list_users()['Users'])}"
+        iam.create_user(UserName=name)
+        iam.put_user_policy(UserName=name, PolicyName="read", PolicyDocument=json.dumps(READER))
+        made = iam.create_access_key(UserName=name)["AccessKey"]
         return self.environment(made["AccessKeyId"], made["SecretAccessKey"])
 
 

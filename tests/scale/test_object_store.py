@@ -21,6 +21,8 @@ import yaml
 from object_store import SECRET, Server, clean, google
 
 from columnar import filesystem, remote
+from columnar.flags import add_flags
+from columnar.store import open_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["amber", "river", "stone", "cloud", "paper", "lantern", "garden", "winter", "copper", "violin", "harbour", "meadow", "silver"]
@@ -52,18 +54,24 @@ class Machine:
         self.server, self.home = server, home
         self.env = {**server.environment(), "XDG_CACHE_HOME": str(home / "cache"), "OMP_NUM_THREADS": "1"}
 
-    def run(self, *words: str | Path, rc: int = 0, **env: str) -> str:
-        """Everything that a command said, when it ended with this code."""
-        self.server.asked.clear()
+    @contextlib.contextmanager
+    def here(self, **env: str) -> Iterator[pytest.MonkeyPatch]:
+        """Its environment, in a process that has just started."""
         remote._fetched.clear()
         filesystem._s3.cache_clear()
         filesystem._gs.cache_clear()
-        out = io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        with pytest.MonkeyPatch.context() as patch:
             for name in [name for name in os.environ if name.startswith("AWS_")]:
                 patch.delenv(name)
             for name, value in {**self.env, "HOME": str(self.home), **env}.items():
                 patch.setenv(name, value)
+            yield patch
+
+    def run(self, *words: str | Path, rc: int = 0, **env: str) -> str:
+        """Everything that a command said, when it ended with this code."""
+        self.server.asked.clear()
+        out = io.StringIO()
+        with self.here(**env) as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
             patch.chdir(ROOT)
             patch.setattr(sys, "argv", [str(word) for word in words])
             patch.delitem(sys.modules, str(words[0]), raising=False)
@@ -136,6 +144,9 @@ def test_a_mix_from_a_bucket_into_a_bucket(server: Server, machine: Machine, buc
         assert server.changes() == []
         assert not [path for method, path in server.asked if method == "GET" and "/mix/rows/" in path]
 
+    rooted = machine.run("curation.build_mix", mix(tmp_path, ".", root=raw), "--out", out, "--dry-run", "--json")
+    assert [source["load"] for source in json.loads(rooted)["sources"]] == ["cached", "cached"]
+
     # another machine reads it
     other = Machine(server, tmp_path / "third")
     assert "60" in other.run("columnar.query", out, "SELECT count(*) AS n FROM rows")
@@ -207,6 +218,26 @@ def test_killed_before_the_manifest_it_is_incomplete_and_goes_on(
     assert manifest(server, bucket, "mix")["identity"] == kept  # the same bytes as undisturbed
 
 
+def test_a_query_waits_for_a_build_of_the_same_machine(server: Server, machine: Machine, bucket: str, raw: str, tmp_path: Path) -> None:
+    out, config = f"s3://{bucket}/mix", mix(tmp_path, raw)
+    machine.run("curation.build_mix", config, "--out", out)
+    asked: list[subprocess.Popen[str]] = []
+
+    def ask(method: str, path: str) -> None:
+        if method == "PUT" and "/mix/rows/" in path and not asked:
+            words = [sys.executable, "-m", "columnar.query", out, "SELECT count(*) AS n FROM rows", "--json"]
+            asked.append(
+                subprocess.Popen(words, cwd=ROOT, env=clean(machine.env), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            )
+            assert asked[0].stderr is not None
+            assert f"waiting for another command that uses {out}" in asked[0].stderr.readline()
+
+    server.before = ask
+    machine.run("curation.build_mix", config, "--out", out, "--set", "sources.a.rows=30")
+    server.before = lambda method, path: None
+    assert json.loads(asked[0].communicate(timeout=60)[0]) == [{"n": 50}]
+
+
 def test_rows_of_another_build_are_not_read_under_this_manifest(server: Server, machine: Machine, bucket: str, raw: str) -> None:
     out = f"s3://{bucket}/loaded"
     machine.run("columnar.load", f"{raw}/b.jsonl", "--out", out)
@@ -245,6 +276,18 @@ def test_a_scan_writes_its_columns_beside_the_rows(server: Server, machine: Mach
     assert f"{out}/hits/decontam.parquet" in said
     assert {"chats/cols/decontam.parquet", "chats/hits/decontam.parquet", "chats/report.json"} <= set(server.names(bucket))
     assert manifest(server, bucket, "chats") == complete
+    reader = server.reader()
+    server.enforce(True)
+    try:  # what was worked out and may not be sent is kept, and sent when it may
+        again = ["decontam.scan", out, "--benchmarks", f"s3://{bucket}/bench", "--ngram", "7"]
+        assert "access denied" in machine.run(*again, rc=1, **reader)
+    finally:
+        server.enforce(False)
+    before = {path: path.stat().st_mtime_ns for path in machine.home.rglob("decontam*.parquet")}
+    machine.run(*again)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert f"/{bucket}/chats/cols/decontam.parquet" in {path for _, path in server.changes()}
+    machine.run("decontam.scan", out, "--benchmarks", f"s3://{bucket}/bench")
     other = Machine(server, tmp_path / "other")
     assert "exam" in other.run("columnar.query", out, "SELECT benchmark, count(*) FROM rows WHERE contaminated GROUP BY 1")
     machine.run("decontam.scan", out, "--benchmarks", f"s3://{bucket}/bench")
@@ -253,15 +296,11 @@ def test_a_scan_writes_its_columns_beside_the_rows(server: Server, machine: Mach
 
 def test_flags_of_two_machines_are_both_kept(server: Server, bucket: str, raw: str, tmp_path: Path) -> None:
     out = f"s3://{bucket}/loaded"
-    code = (
-        "import sys; from columnar.flags import add_flags; from columnar.filesystem import place; from columnar.store import open_dataset;"
-        "add_flags(open_dataset(sys.argv[1]).path, [{'id': sys.argv[2], 'flag': 'bad'}])"
-    )
     first, second = Machine(server, tmp_path / "1"), Machine(server, tmp_path / "2")
     first.run("columnar.load", f"{raw}/b.jsonl", "--out", out)
     for number, where in enumerate([first, second, first]):
-        env = clean(where.env)
-        subprocess.run([sys.executable, "-c", code, out, f"row{number}"], cwd=ROOT, env=env, check=True, capture_output=True)
+        with where.here():
+            add_flags(open_dataset(out).path, [{"id": f"row{number}", "flag": "bad"}])
     assert "row0,row1,row2" in second.run("columnar.query", out, "SELECT string_agg(id, ',' ORDER BY id) AS ids FROM flags")
 
 
