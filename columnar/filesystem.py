@@ -102,7 +102,7 @@ def _parts(url: str) -> tuple[str, str, str]:
         raise ConfigError(
             f"{scheme}://…: a key or a password in a path", "paths hold none: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead"
         )
-    if any(part in (".", "..", "") for part in key.split("/") if key):
+    if bucket in (".", "..") or (key and {".", "..", ""} & set(key.split("/"))):
         raise ConfigError(f"{url}: a part of the path is empty, . or ..", "write the key as it is in the bucket")
     return scheme, bucket, key
 

@@ -249,6 +249,28 @@ def test_rows_of_another_build_are_not_read_under_this_manifest(server: Server, 
     assert "missing" in machine.run("columnar.query", out, "SELECT 1", rc=1)
 
 
+def test_two_who_build_into_one_place_do_not_end_as_one(server: Server, machine: Machine, bucket: str, raw: str, tmp_path: Path) -> None:
+    out = f"s3://{bucket}/mix"
+
+    def another(method: str, path: str) -> None:
+        if method == "PUT" and "/mix/rows/" in path:
+            server.before = lambda method, path: None
+            server.client().put_object(Bucket=bucket, Key="mix/manifest.json", Body=b"{}")
+
+    server.before = another
+    said = machine.run("curation.build_mix", mix(tmp_path, raw), "--out", out, rc=1)
+    assert f"{out}: something else writes there at the same time" in said
+    assert f"{out}/manifest.json: damaged, or not a manifest of ours" in machine.run("columnar.query", out, "SELECT 1", rc=1)
+
+
+def test_keys_that_lead_elsewhere_are_refused(server: Server, machine: Machine, bucket: str, tmp_path: Path) -> None:
+    server.put(bucket, "raw/../../../../escaped.jsonl", chats(1, 3))
+    machine.run("columnar.load", f"s3://{bucket}", "--out", tmp_path / "out", rc=2)
+    assert not list(tmp_path.parent.rglob("escaped.jsonl"))
+    for place in (f"s3://{bucket}/raw/../x", "s3://../x", f"s3://{bucket}/raw//x"):
+        assert "a part of the path is empty, . or .." in machine.run("columnar.load", place, "--out", tmp_path / "out", rc=2)
+
+
 def test_loading_takes_folders_patterns_and_lists_as_files_do(
     server: Server, machine: Machine, bucket: str, raw: str, tmp_path: Path
 ) -> None:
