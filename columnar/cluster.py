@@ -142,8 +142,8 @@ class Cluster:
         stamp = work.stat().st_mtime_ns
         how: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "num_cpus": 1}
         dealt = ray.data.from_items(items, override_num_blocks=len(items))
-        if held:
-            size = max(1, min(len(items), _width(gpus)))
+        size = max(1, _width(gpus))
+        if held and (gpus or len(items) > 2 * size):  # with fewer blocks an actor starts for longer than it works
             actors = ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2)
             done = dealt.map_batches(_Holding, fn_constructor_args=(str(work), stamp), compute=actors, num_gpus=gpus or None, **how)
         else:
