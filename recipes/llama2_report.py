@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,9 @@ def _exam(page: Report, config: Llama2Config, versions: list[str], figures: dict
     page.table(lines)
     if all("helpful" in m and "safe" in m for m in exams.values()):
         page.points("truth", {v: (m["helpful"], m["safe"]) for v, m in exams.items()}, "truly helpful", "truly safe")
+        page.gains(
+            {f"{b} after {a}": (page.out / f"exam_{a}", page.out / f"exam_{b}") for a, b in pairwise(exams)}, ("quality", "helpful", "safe")
+        )
         page.text("Each kind of request by version: what a version lost is what it no longer learns from.")
         page.table([{"version": v, **m["families"]} for v, m in exams.items()])
     if seen:

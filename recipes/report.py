@@ -52,6 +52,13 @@ class Report:
         lines += ["| " + " | ".join(_cell(row.get(name)) for name in names) + " |" for row in rows]
         self.parts.append("\n".join(lines))
 
+    def gains(self, compared: Mapping[str, tuple[Path, Path]], kinds: Sequence[str] = ("quality",)) -> None:
+        """What one model's answers to an exam of the small world are worth more than another's: a line for each pair of directories."""
+        from recipes.world.exam import gain
+
+        self.text("Paired differences over the exam's requests, by the truth, with 95 % intervals (of the requests, not of the training).")
+        self.table([{"compared": said, "of": kind, **gain(*places, kind)} for said, places in compared.items() for kind in kinds])
+
     def lines(self, name: str, series: Series, x: str, y: str, marker: str = "o") -> None:
         """A plot of lines."""
         from matplotlib.figure import Figure

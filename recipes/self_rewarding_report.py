@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -144,6 +145,7 @@ def _models(page: Report, config: SelfRewardingConfig, out: Path, figures: dict[
             "quality", {"true quality": (models, [e["quality"] for e in exams.values()])}, "model", "true quality on held-out requests"
         )
         page.lines("length", {"words an answer": (models, [e["words"] for e in exams.values()])}, "model", "words an answer")
+        page.gains({f"M{b} after M{a}": (out / f"exam_m{a}", out / f"exam_m{b}") for a, b in pairwise(models)}, ("quality", "padding"))
     judged = [t for t in models if f"judging_m{t}" in figures]
     if judged:
         lines: list[dict[str, Any]] = []

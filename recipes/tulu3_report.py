@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def write_report(config: Tulu3Config, rooms: Rooms, made: list[Step], figures: d
     exams = {s.name.removeprefix("exam_"): figures[s.name] for s in made if s.name.startswith("exam_")}
     toy = all("dev" in found and "unseen" in found for found in exams.values())
     if toy:
-        page.section("What the paper says, and what this run shows", rows=claims(exams, figures, config))
+        claims(page, rooms.out, exams)
         page.lines("stages", {kind: curve(exams, *kind.split(", ")) for kind in KINDS}, "stage (1 SFT, 2 DPO, 3 RLVR)", "share", "o")
     for name in [s.name for s in made if s.name.startswith("persona_")]:
         page.section(
@@ -61,35 +61,18 @@ def curve(exams: dict[str, Figures], which: str, what: str) -> tuple[list[float]
     return [1.0, 2.0, 3.0], [exams[stage][which][what] for stage in STAGES]
 
 
-def claims(exams: dict[str, Figures], figures: dict[str, Figures], config: Tulu3Config) -> list[dict[str, Any]]:
-    """What the paper claims that a run at this size can check; within the noise of the exam nothing is claimed."""
-    lines = []
-    for before, after in (("sft", "dpo"), ("dpo", "rlvr"), ("sft", "rlvr")):
-        for which in ("dev", "unseen"):
-            for what in ("quality", "verifiable"):
-                a, b = (exams[stage][which] for stage in (before, after))
-                said = f"{after} is better than {before}: {what}, {which} exam"
-                lines.append(claim(said, a[what], b[what], noise(a[what], b[what], a["answers"])))
+def claims(page: Report, out: Path, exams: dict[str, Figures]) -> None:
+    """What the paper claims that a run at this size can check."""
+    page.section("What the paper says, and what this run shows")
+    stages = {
+        f"{b} after {a}, {which}": (a, b, which) for a, b in (*pairwise(STAGES), (STAGES[0], STAGES[-1])) for which in ("dev", "unseen")
+    }
+    page.gains(
+        {said: (out / f"exam_{a}" / which, out / f"exam_{b}" / which) for said, (a, b, which) in stages.items()}, ("quality", "verifiable")
+    )
     if "sft_unscanned" in exams:
-        for which, said in (("dev", "a mix that was not scanned inflates the exam"), ("unseen", "and does nothing for the unseen one")):
-            a, b = exams["sft"][which], exams["sft_unscanned"][which]
-            line = claim(f"{said} (quality of SFT)", a["quality"], b["quality"], noise(a["quality"], b["quality"], a["answers"]))
-            if which == "unseen":
-                line["holds"] = "yes" if line["holds"] == "within noise" else f"no: {line['holds']}"
-            lines.append(line)
-    return lines
-
-
-def claim(said: str, before: float, after: float, spread: float) -> dict[str, Any]:
-    """One line: the difference, and whether it is more than the exam's noise."""
-    gain = after - before
-    holds = "within noise" if abs(gain) <= spread else "yes" if gain > 0 else "no: lower"
-    return {"claim": said, "before": before, "after": after, "difference": gain, "noise": spread, "holds": holds}
-
-
-def noise(a: float, b: float, answers: int) -> float:
-    """Half the width of a 95 % interval of the difference of two shares of so many answers; too wide for means and for paired answers."""
-    return round(1.96 * math.sqrt((a * (1 - a) + b * (1 - b)) / max(1, answers)), 4)
+        page.text("SFT on the mix that was not scanned, which holds the development exam's requests, against SFT on the scanned one:")
+        page.gains({f"unscanned, {which}": (out / "exam_sft" / which, out / "exam_sft_unscanned" / which) for which in ("dev", "unseen")})
 
 
 def funnels(page: Report, figures: dict[str, Figures]) -> None:

@@ -180,7 +180,8 @@ def steps(config: ZephyrConfig, rooms: Rooms) -> list[Step]:
 
 def write_report(config: ZephyrConfig, rooms: Rooms, made: list[Step], figures: dict[str, Figures]) -> Path:
     """What came of it."""
-    page = Report(rooms.out, "Zephyr", "Distilled fine-tuning, AI feedback, direct preference optimisation (arXiv 2310.16944).")
+    out = rooms.out
+    page = Report(out, "Zephyr", "Distilled fine-tuning, AI feedback, direct preference optimisation (arXiv 2310.16944).")
     if config.world.models:
         page.text(
             "**Simulated**: requests, teacher, the four models and the judge are programs of a small world whose truth is computed, and "
@@ -199,12 +200,15 @@ def write_report(config: ZephyrConfig, rooms: Rooms, made: list[Step], figures: 
     if all("quality" in f for f in exams.values()):
         page.text("True quality by kind of request:")
         page.table([{"model": n, **f["families"]} for n, f in exams.items()])
+        against = {"dDPO after dSFT": ("dsft", "ddpo"), "DPO without dSFT, against with it": ("ddpo", "ddpo_alone")}
+        page.section("What the paper claims, here")
+        page.gains({said: (out / f"exam_{a}", out / f"exam_{b}") for said, (a, b) in against.items() if b in exams}, ("quality", "padding"))
         page.bars("quality", {n: f["quality"] for n, f in exams.items()}, "true quality on held-out requests")
     page.section("Training")
-    page.curve("dsft", rooms.out / "dsft" / "metrics.jsonl", "loss")
-    page.curve("ddpo", rooms.out / "ddpo" / "metrics.jsonl", "rewards/margins")
+    page.curve("dsft", out / "dsft" / "metrics.jsonl", "loss")
+    page.curve("ddpo", out / "ddpo" / "metrics.jsonl", "rewards/margins")
     if config.exam:
-        page.samples({n: rooms.out / f"exam_{n}" for n in exams})
+        page.samples({n: out / f"exam_{n}" for n in exams})
     taught = [config.dsft.seeds or (config.dsft.data or {}).get("path"), (config.feedback.data or {}).get("path")]
     page.lineage(made, {n: [s] for n, s in zip((made[0].name, "pairs_mix"), taught, strict=True) if s})
     return page.write()

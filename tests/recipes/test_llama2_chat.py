@@ -21,11 +21,12 @@ from recipes.rooms import Rooms
 
 SMALL = {
     "world.files.exam.rows": 24, "world.files.annotations.rows": 80, "world.files.helpful.rows": 80, "world.files.safe.rows": 40,
-    "world.files.ask1.rows": 12, "world.files.harm1.rows": 6, "world.files.ask3.rows": 16, "world.files.harm3.rows": 6,
+    "world.files.ask1.rows": 12, "world.files.harm1.rows": 6, "world.files.ask3.rows": 48, "world.files.harm3.rows": 6,
     "sampling.rounds": '[{"helpfulness": {"path": "world:ask1"}, "safety": {"path": "world:harm1"}}]',
     "sampling.settings.samples": 4, "sampling.settings.sweep": 4, "sampling.settings.max_tokens": 12,
     "sampling.train.set.num_train_epochs": 1, "sft.train.set.num_train_epochs": 4, "helpfulness.train.set.num_train_epochs": 1,
     "safety.train.set.num_train_epochs": 1,
+    "helpfulness.data": "null", "helpfulness.prompts": "world:ask3",  # answers of two models and of v0, judged
     "ppo.train.set.max_steps": 2, "ppo.train.set.batch": 8, "ppo.train.set.mini_batches": 1, "ppo.train.set.max_completion_length": 8,
 }  # fmt: skip
 
@@ -48,6 +49,10 @@ def test_from_few_rows_to_ppo(whole: Path) -> None:
     report = (whole / "report.md").read_text()
     for part in ("Simulated", "Reward models", "Rejection sampling", "PPO (v2)", "exam_v1 --> views", "plots/truth.png"):
         assert part in report, part
+    made = figures(whole, "compared_helpfulness")
+    assert 0 < figures(whole, "comparisons")["sources"]["helpfulness"]["out"] <= made["pairs"]["rows"], (
+        "the judge's verdicts are learnt from"
+    )
     counts = figures(whole, "v1_samples")
     assert counts["answers"] == 4 * counts["prompts"] and counts["kept"] <= counts["prompts"]
     assert {"v0", "v1", "v2"} == set(figures(whole, "views"))

@@ -10,7 +10,11 @@ from statistics import fmean
 import pytest
 
 from generation import prompts, rubrics
-from recipes.world.data import comparisons, demonstrations, verify
+from generation.models import ModelConfig
+from recipes.rooms import RecipeConfig, Rooms
+from recipes.world.data import comparisons, demonstrations, verify, write
+from recipes.world.data import prompts as prompts_of
+from recipes.world.exam import gain
 from recipes.world.serve import dials, serving
 from recipes.world.speakers import Critic, Speaker, answer, judge, say
 from recipes.world.tasks import FAMILIES, PADDING, REFUSAL, compliance, grade, solve, tasks
@@ -101,6 +105,22 @@ def test_data_is_the_same_every_time_and_ordered_by_worth() -> None:
         assert (chosen - rejected >= 0.6) == (row["strength"] == "significantly")
     shown = list(demonstrations(1, 80, Speaker()))
     assert len({r["messages"][0]["content"] for r in shown}) == 80 and {r["family"] for r in shown} == set(FAMILIES)
+
+
+def test_a_gain_is_told_from_noise(tmp_path: Path) -> None:
+    def sat(name: str, speaker: Speaker) -> Path:
+        place = tmp_path / name
+        with serving(dials({name: speaker.model_dump()})) as url:
+            rooms = Rooms(RecipeConfig(models=[ModelConfig(name=name, base_url=url)]), tmp_path, tmp_path)
+            rooms.generate("respond", {"prompts": str(asked), "models": rooms.models(name), "per_prompt": 1, "name": name}, place)
+        return place
+
+    write(asked := tmp_path / "asked.jsonl", prompts_of(7, 80))
+    poor, good = sat("poor", Speaker(skill=0.3)), sat("good", Speaker(skill=0.95))
+    better = gain(poor, good)
+    assert better["higher"] == "yes" and better["requests"] == 80 and better["from"] > 0.2
+    assert gain(good, poor)["higher"] == "no: lower" and gain(good, good)["higher"] == "within noise"
+    assert gain(good, good, "safe")["difference"] == 0.0 < gain(good, good, "safe")["requests"] < 80
 
 
 def test_the_world_answers_as_a_server_does(tmp_path: Path) -> None:
