@@ -20,7 +20,7 @@ from typing import Any
 from columnar.store import whole_file
 from recipes.steps import Step
 
-Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+Series = Mapping[str, tuple[Sequence[float] | Sequence[str], Sequence[float]]]
 
 
 class Report:
@@ -177,7 +177,7 @@ class Report:
         if lines:
             axes.grid(alpha=0.3)
         if legend:
-            axes.legend(fontsize=8)
+            figure.legend(loc="outside upper center", fontsize=8, ncols=4, frameon=False)
         path = self.out / "plots" / f"{name}.png"
         with whole_file(path) as temporary:
             figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})

@@ -29,7 +29,7 @@ def write_report(config: Tulu3Config, rooms: Rooms, made: list[Step], figures: d
     toy = all("dev" in found and "unseen" in found for found in exams.values())
     if toy:
         claims(page, rooms.out, exams)
-        page.lines("stages", {kind: curve(exams, *kind.split(", ")) for kind in KINDS}, "stage (1 SFT, 2 DPO, 3 RLVR)", "share", "o")
+        page.lines("stages", {kind: curve(exams, *kind.split(", ")) for kind in KINDS}, "after", "share", "o")
     for name in [s.name for s in made if s.name.startswith("persona_")]:
         page.section(
             f"Rows from personas: {name.removeprefix('persona_')}", rows=[plain(figures[name]) | figures[name].get("rejected", {})]
@@ -56,9 +56,9 @@ def write_report(config: Tulu3Config, rooms: Rooms, made: list[Step], figures: d
 KINDS = ("dev, quality", "dev, verifiable", "unseen, quality", "unseen, verifiable")
 
 
-def curve(exams: dict[str, Figures], which: str, what: str) -> tuple[list[float], list[float]]:
+def curve(exams: dict[str, Figures], which: str, what: str) -> tuple[list[str], list[float]]:
     """A figure over the stages."""
-    return [1.0, 2.0, 3.0], [exams[stage][which][what] for stage in STAGES]
+    return [stage.upper() for stage in STAGES], [exams[stage][which][what] for stage in STAGES]
 
 
 def claims(page: Report, out: Path, exams: dict[str, Figures]) -> None:
