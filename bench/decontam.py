@@ -1,7 +1,7 @@
 """Decontamination at size: MB of text per CPU second, memory, cold start, exactness; peers in the same run, alternating.
 
-    python bench/decontam.py --data ../shared/data --mb 400 --work /tmp/bench --json decontam.json
-    python bench/decontam.py --data ../shared/data --mb 1000 --only "evidence, tulu3" "evidence, caravan"     # memory at 1 GB
+    python -m bench.decontam --data ../shared/data --mb 400 --work /tmp/bench --json decontam.json
+    python -m bench.decontam --data ../shared/data --mb 1000 --only "evidence, tulu3" "evidence, caravan"     # memory at 1 GB
 
 Rows are real conversations from the data folder, repeated with a number in each; benchmarks are those of decontam/local.yaml. Every
 measured run is a process of its own; CPU seconds are user + system of all its threads, from Parquet to the written evidence, without
@@ -327,7 +327,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=Path("/tmp/bench"))
     parser.add_argument("--mb", type=float, default=400)
-    parser.add_argument("--reps", type=int, default=3)
+    parser.add_argument("--reps", type=int, default=3, help="0: only start-up and agreement")
     parser.add_argument("--only", nargs="*", choices=list(TOOLS))
     parser.add_argument("--datatrove", help="python of an environment that has datatrove")
     parser.add_argument("--json", type=Path)
@@ -349,7 +349,7 @@ def main() -> None:
             runs[tool].append(json.loads(done.stdout.splitlines()[-1]))
             print(f"{tool}: {runs[tool][-1]['mb_per_cpu_s']:.1f} MB/s of CPU", file=sys.stderr, flush=True)
     lines = []
-    for tool, done_runs in runs.items():
+    for tool, done_runs in runs.items() if args.reps else ():
         rates = [r["mb_per_cpu_s"] for r in done_runs]
         rate = statistics.median(rates)
         lines.append(
@@ -363,7 +363,8 @@ def main() -> None:
                 "index s": round(statistics.median(r["index_s"] for r in done_runs), 1),
             }
         )
-    print(table(lines))
+    if lines:
+        print(table(lines))
     result = {"tools": lines, "start, warm s": round(start_up(False), 2), "start, nothing compiled s": round(start_up(True), 2)}
     if args.agree:
         result["agreement"] = agreement(args.data, args.agree)

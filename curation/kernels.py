@@ -19,21 +19,19 @@ _MERSENNE = U64((1 << 61) - 1)
 
 
 @kernel
-def sign_texts(data, offsets, owner, chosen, fold, n, a, b, legacy, values, seen):
+def sign_texts(data, offsets, owner, chosen, fold, room, n, a, b, legacy, values, seen):
     """Lower the signature `values[row]` (uint32) of each chosen text's row by the text's n-grams; `seen[row]` where there was one.
 
     a, b: uint64, the coefficients of datasketch's legacy family or (below 2^32) of its affine32 family.
     """
-    room = _longest(offsets, chosen)
-    hashes, grams = np.empty(room, np.uint64), np.empty(room, np.uint64)
-    starts, ends = np.empty(room, np.int64), np.empty(room, np.int64)
+    grams = np.empty(len(room.hashes), np.uint64)
     a32, b32 = a.astype(np.uint32), b.astype(np.uint32)
     for text in range(len(owner)):
         if not chosen[text]:
             continue
-        tokens = tokenise(data, offsets[text], offsets[text + 1], fold, hashes, starts, ends)
+        tokens = tokenise(data, offsets[text], offsets[text + 1], fold, room, 0)
         if tokens:
-            count = roll(hashes, tokens, min(n, tokens), grams)
+            count = roll(room.hashes, 0, tokens, min(n, tokens), grams)
             seen[owner[text]] = True
             if legacy:
                 _lower_legacy(grams, count, a, b, values[owner[text]])
@@ -85,28 +83,17 @@ def _lower_legacy(grams, count, a, b, signature):
 
 
 @kernel
-def grams_of_texts(data, offsets, owner, chosen, fold, n, grams, counts):
+def grams_of_texts(data, offsets, owner, chosen, fold, room, n, grams, counts):
     """All n-grams of the chosen texts in order; `counts[owner]` grows by each text's. Returns how many there are."""
-    room = _longest(offsets, chosen)
-    hashes, starts, ends = np.empty(room, np.uint64), np.empty(room, np.int64), np.empty(room, np.int64)
     total = 0
     for text in range(len(owner)):
         if chosen[text]:
-            tokens = tokenise(data, offsets[text], offsets[text + 1], fold, hashes, starts, ends)
+            tokens = tokenise(data, offsets[text], offsets[text + 1], fold, room, 0)
             if tokens:
-                count = roll(hashes, tokens, min(n, tokens), grams[total:])
+                count = roll(room.hashes, 0, tokens, min(n, tokens), grams[total:])
                 counts[owner[text]] += count
                 total += count
     return total
-
-
-@kernel
-def _longest(offsets, chosen):
-    longest = 1
-    for text in range(len(chosen)):
-        if chosen[text]:
-            longest = max(longest, offsets[text + 1] - offsets[text])
-    return longest
 
 
 @kernel

@@ -59,13 +59,14 @@ def signatures(batch: pa.RecordBatch, near: NearConfig) -> pa.RecordBatch:
     """One column `minhash`, as many rows as the batch."""
     from curation.kernels import sign_texts
     from decontam.compiled import worth
-    from decontam.ngrams import fold_table
+    from decontam.ngrams import fold_table, room_for
 
     a, b = permutations(near)
     values = np.full((batch.num_rows, near.num_perm), 0xFFFFFFFF, np.uint32)
     seen = np.zeros(batch.num_rows, np.bool_)
     for turns in turns_of(batch, near):
-        worth(sign_texts, len(turns.owner))(*turns, fold_table(), near.ngram, a, b, near.scheme == "legacy", values, seen)
+        room = room_for(int(np.diff(turns.offsets).max()))
+        worth(sign_texts, len(turns.owner))(*turns, fold_table(), room, near.ngram, a, b, near.scheme == "legacy", values, seen)
     kind = pa.list_(pa.field("element", pa.uint32(), nullable=False), near.num_perm)
     column = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), type=kind, mask=pa.array(~seen))
     return pa.RecordBatch.from_arrays([column], ["minhash"])
@@ -124,7 +125,7 @@ def records(batch: pa.RecordBatch, near: NearConfig, wanted: np.ndarray) -> tupl
     """What `verify.Sets` keeps of the wanted rows (ascending numbers): signatures and distinct n-grams (uint64), and each row's words."""
     from curation.kernels import grams_of_texts, pack
     from decontam.compiled import worth
-    from decontam.ngrams import fold_table
+    from decontam.ngrams import fold_table, room_for
 
     place = np.full(batch.num_rows, -1, np.int64)
     place[wanted] = np.arange(len(wanted))
@@ -135,7 +136,8 @@ def records(batch: pa.RecordBatch, near: NearConfig, wanted: np.ndarray) -> tupl
         grams = np.empty(int(np.diff(turns.offsets)[chosen].sum()), np.uint64)  # never more tokens than bytes
         count = np.zeros(len(wanted), np.int64)
         collect = worth(grams_of_texts, len(owner))
-        total = collect(turns.data, turns.offsets, owner, chosen, fold_table(), near.ngram, grams, count)
+        room = room_for(int(np.diff(turns.offsets).max()))
+        total = collect(turns.data, turns.offsets, owner, chosen, fold_table(), room, near.ngram, grams, count)
         if total:
             pieces.append(grams[:total])
             counts.append(count)

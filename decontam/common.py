@@ -20,10 +20,8 @@ import numpy as np
 from columnar.engine import LOCAL, Engine
 from columnar.store import Dataset
 from decontam import match
-from decontam.compiled import worth
-from decontam.found import mark_batch
+from decontam.found import RowTexts, mark_batch, scan_texts
 from decontam.index import Index
-from decontam.ngrams import fold_table, texts_of_column
 from decontam.pieces import Piece, Scratches, over_pieces, read_piece
 from decontam.rules import Field
 
@@ -82,22 +80,20 @@ class Marker:
 
 def common_in_benchmarks(index: Index) -> np.ndarray:
     """For each n-gram: do two benchmarks use it on their own."""
-    texts = texts_of_column(index.texts)
     scratch = match.scratch_for(index.table)
-    rows = len(index.texts)
-    each = np.arange(rows + 1, dtype=np.int64)
     owner = index.table.owner
     table = index.table
     counts = np.diff(table.posting_at)
-    of = np.append(owner[table.unit_of[table.postings]], 0)
+    of = np.append(owner[table.postings[:, 1]], 0)
     several = np.minimum.reduceat(of, table.posting_at[:-1]) != np.maximum.reduceat(of, table.posting_at[:-1])
     table = table._replace(  # only n-grams of two benchmarks can matter; and what is held is told by n-grams alone
         postings=table.postings[np.repeat(several, counts)],
         posting_at=np.concatenate([[0], np.cumsum(np.where(several, counts, 0))]),
         aligned=np.zeros(0, np.int32),
     )
-    scan_rows = worth(match.scan_rows, int(texts.offsets[-1]))
-    scan_rows(texts.data, texts.offsets, each, each[:-1], fold_table(), table, scratch, 0, False, owner, True)
+    each = np.arange(len(index.texts) + 1)
+    texts = RowTexts(each, each, each, index.texts)
+    scan_texts(texts, replace(index, table=table), scratch, owner, skip_own=True)
     return scratch.common
 
 

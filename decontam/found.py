@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from columnar.turns import FIELDS, turns
+from columnar.turns import FIELDS
 from decontam import match
 from decontam.rules import Policy, Rule
 
@@ -51,50 +50,71 @@ COLUMNS = pa.schema(
 
 
 class RowTexts(NamedTuple):
-    """The texts of a batch that the rule looks at, grouped by row."""
+    """The texts of a batch that the rule looks at, row by row."""
 
-    frame: pl.DataFrame  # row, field, turn, role, text
-    column: pa.ChunkedArray  # their texts
-    row_at: np.ndarray
-    order: np.ndarray
+    row_at: np.ndarray  # row r has the texts row_at[r]:row_at[r + 1]
+    field: np.ndarray  # of each text: its place in FIELDS
+    turn: np.ndarray
+    column: pa.LargeStringArray | pa.ChunkedArray
 
 
 def texts_by_row(batch: pa.RecordBatch, rule: Rule, fields: tuple[str, ...] = FIELDS) -> RowTexts:
-    """Every turn of the rule's roles in these fields."""
-    frame, column = turns(batch, fields), _contents(batch, fields)
-    if not {"system", "user", "assistant", "tool"} <= set(rule.roles):
-        wanted = frame["role"].is_in(rule.roles)
-        frame, column = frame.filter(wanted), column.filter(wanted.to_arrow())
-    rows = frame["row"].to_numpy()
-    order = np.argsort(rows, kind="stable") if len(set(frame["field"].unique())) > 1 else np.arange(len(rows))
-    row_at = np.searchsorted(rows[order], np.arange(batch.num_rows + 1))
-    return RowTexts(frame, column, row_at.astype(np.int64), order.astype(np.int64))
-
-
-def _contents(batch: pa.RecordBatch, fields: tuple[str, ...]) -> pa.ChunkedArray:
-    """The text of every turn, in the order of `turns`, as it lies in the batch."""
-    flat = [pc.list_flatten(batch.column(name)) for name in fields if name in batch.schema.names]
-    parts = [turn.field("content").cast(pa.large_string()) for turn in flat if len(turn)]
-    return pa.chunked_array(parts, pa.large_string())
+    """Every turn of the rule's roles in these fields; candidates are the assistant's."""
+    rows, places, turns, contents = [np.zeros(0, np.int64)], [np.zeros(0, np.int8)], [np.zeros(0, np.int64)], []
+    for name in fields:
+        if name not in batch.schema.names or batch.column(name).null_count == batch.num_rows:
+            continue
+        lists = batch.column(name)
+        flat, row = pc.list_flatten(lists), pc.list_parent_indices(lists).to_numpy()
+        turn = np.arange(len(row)) - (lists.offsets.to_numpy() - lists.offsets[0].as_py())[row]
+        content = flat.field("content").cast(pa.large_string())
+        if not {"system", "user", "assistant", "tool"} <= set(rule.roles):
+            if "role" in [part.name for part in flat.type]:
+                wanted = pc.is_in(flat.field("role"), pa.array(rule.roles))
+            else:
+                wanted = pa.array(np.full(len(row), "assistant" in rule.roles))
+            content, row, turn = content.filter(wanted), row[wanted.to_numpy(False)], turn[wanted.to_numpy(False)]
+        rows.append(row)
+        turns.append(turn)
+        places.append(np.full(len(row), FIELDS.index(name), np.int8))
+        contents.append(content)
+    row, place, turn = np.concatenate(rows), np.concatenate(places), np.concatenate(turns)
+    column = pa.chunked_array(contents, pa.large_string())
+    if len(contents) > 1:
+        order = np.argsort(row, kind="stable")
+        row, place, turn, column = row[order], place[order], turn[order], column.take(pa.array(order))
+    return RowTexts(np.searchsorted(row, np.arange(batch.num_rows + 1)), place, turn, column)
 
 
 def mark_batch(
     batch: pa.RecordBatch, index: Index, scratch: match.Scratch, users: np.ndarray, fields: tuple[str, ...] = FIELDS
 ) -> np.ndarray:
     """Which rows may hold an item, whatever n-grams turn out to be common; notes in `scratch` who uses which n-gram on its own."""
-    return _run(texts_by_row(batch, index.rule, fields), index, scratch, False, users)[0]
+    return scan_texts(texts_by_row(batch, index.rule, fields), index, scratch, users)[0]
 
 
-def _run(texts: RowTexts, index: Index, scratch: match.Scratch | None, evidence: bool, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def scan_texts(
+    texts: RowTexts, index: Index, scratch: match.Scratch | None, users: np.ndarray, evidence: bool = False, skip_own: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """The kernel over a batch: which rows are hit, and lines of evidence (see `decontam.match.scan_rows`)."""
     from decontam.compiled import worth
     from decontam.ngrams import fold_table, texts_of_column
 
     data, offsets = texts_of_column(texts.column)
-    scratch = scratch or match.scratch_for(index.table)
-    skip = index.rule.skip_budget
+    room, found = match.rooms_for(offsets, texts.row_at, index.table)
     scan_rows = worth(match.scan_rows, int(offsets[-1] - offsets[0]))
-    hit_rows, lines = scan_rows(data, offsets, texts.row_at, texts.order, fold_table(), index.table, scratch, skip, evidence, users, False)
-    return hit_rows, lines.reshape(-1, match.EVIDENCE)
+    how = (index.rule.skip_budget, index.rule.run_characters > 0, evidence, skip_own)
+    rows = len(texts.row_at) - 1
+    hit_rows, lines = np.zeros(rows, np.bool_), [np.zeros((0, match.EVIDENCE), np.int64)]
+    out, row = np.empty((match.LINES, match.EVIDENCE), np.int64), 0
+    scratch = scratch or match.scratch_for(index.table)
+    while row < rows:
+        before = row
+        row, count = scan_rows(data, offsets, texts.row_at, fold_table(), room, found, index.table, scratch, how, users, hit_rows, row, out)
+        lines.append(out[:count].copy())
+        if row == before:  # more evidence for one row than there is room
+            out = np.empty((2 * len(out), match.EVIDENCE), np.int64)
+    return hit_rows, np.concatenate(lines)
 
 
 def scan_batch(
@@ -110,12 +130,15 @@ def scan_batch(
         scratch: marks to reuse from batch to batch, by one thread at a time; None makes new ones.
     """
     texts = texts_by_row(batch, index.rule, fields)
-    _, lines = _run(texts, index, scratch, True, np.zeros(0, np.int32))
-    hits = _hits(lines, texts, batch, index)
-    return _columns(hits, batch.num_rows, index, policy or Policy()), _as_hits(hits)
+    _, lines = scan_texts(texts, index, scratch, np.zeros(0, np.int32), evidence=True)
+    hits = _hits(lines, texts, index)
+    return _columns(hits, batch.num_rows, index, policy or Policy()), _as_hits(hits, texts, batch, index)
 
 
-def _hits(lines: np.ndarray, texts: RowTexts, batch: pa.RecordBatch, index: Index) -> pl.DataFrame:
+Hits = dict[str, np.ndarray]  # columns of hits of items, one line a text and item field, sorted by row, text, benchmark, item, field
+
+
+def _hits(lines: np.ndarray, texts: RowTexts, index: Index) -> Hits:
     """Evidence of units -> hits of items: the rule's last word, one line a member, undecided items left out."""
     rule, table = index.rule, index.table
     unit = lines[:, match.UNIT]
@@ -126,7 +149,7 @@ def _hits(lines: np.ndarray, texts: RowTexts, batch: pa.RecordBatch, index: Inde
     for i in np.flatnonzero(whole & ~covered & (table.whole[unit] == match.SENTENCE)):
         last = index.member_token[index.member_at[unit[i]]] + length[i] - 1
         tail = index.texts[int(unit[i])].as_py()[index.token_ends[last] :].rstrip()
-        text = texts.frame["text"][int(lines[i, match.TEXT])]
+        text = texts.column[int(lines[i, match.TEXT])].as_py()
         stands = own_sentence(text, int(lines[i, match.START]), int(lines[i, match.END]), tail)
         whole[i] = stands is not None
         lines[i, [match.START, match.END]] = stands or (0, 0)
@@ -139,46 +162,51 @@ def _hits(lines: np.ndarray, texts: RowTexts, batch: pa.RecordBatch, index: Inde
     line = np.repeat(np.arange(len(lines)), counts)
     member = index.member_at[unit][line] + np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts, counts)
     first = index.member_token[member] + lines[line, match.ITEM_FROM]
-    text = lines[:, match.TEXT]
     plain = whole | bool(rule.run_characters)  # common n-grams count
     share = np.maximum(lines[:, match.ALIGNED], np.where(plain, lines[:, match.COVERED_ALL], lines[:, match.COVERED])) / np.maximum(
         length, 1
     )
-    frame = pl.DataFrame(
-        {
-            "row": lines[line, match.ROW],
-            "text": text[line],
-            "benchmark": index.member_benchmark[member],
-            "item": index.member_item[member],
-            "item_field": index.member_field[member],
-            "decides": index.member_decides[member],
-            "coverage_item": share[line],
-            "coverage_row": (lines[:, match.TURN_COVERED] / np.maximum(lines[:, match.TURN_TOKENS], 1))[line],
-            "longest_run": lines[line, match.RUN],
-            "start": lines[line, match.START],
-            "end": lines[line, match.END],
-            "item_start": index.token_starts[first],
-            "item_end": index.token_ends[first + lines[line, match.RUN] - 1],
-            "by_coverage": covered[line],
-        }
-    )
-    frame = _decided(frame, index)
-    turn = texts.frame[frame["text"].to_numpy()]
-    names = pl.Series([b.name for b in index.benchmarks], dtype=pl.String)
-    place = np.cumsum([0] + [len(b.spec.fields) for b in index.benchmarks])
-    field_names = pl.Series([f for b in index.benchmarks for f in b.spec.fields], dtype=pl.String)
-    bench = frame["benchmark"].to_numpy()
-    item_ids = [index.benchmarks[b].ids[i] for b, i in zip(bench, frame["item"], strict=True)]
-    return frame.with_columns(
-        id=pl.Series(pl.from_arrow(batch.column("id")), dtype=pl.String)[frame["row"].to_numpy()],
-        field=turn["field"],
-        turn=turn["turn"],
-        bench=frame["benchmark"],
-        benchmark=names[bench],
-        item_id=pl.Series(item_ids, dtype=pl.String),
-        item_field=field_names[place[bench] + frame["item_field"].to_numpy()],
-        rule=_rule_names(rule),
-    ).sort("row", "text", "bench", "item", "item_field", maintain_order=True)
+    made = {
+        "row": lines[line, match.ROW],
+        "text": lines[line, match.TEXT],
+        "benchmark": index.member_benchmark[member],
+        "item": index.member_item[member],
+        "item_field": index.member_field[member],
+        "decides": index.member_decides[member],
+        "coverage_item": share[line],
+        "coverage_row": (lines[:, match.TURN_COVERED] / np.maximum(lines[:, match.TURN_TOKENS], 1))[line],
+        "longest_run": lines[line, match.RUN],
+        "start": lines[line, match.START],
+        "end": lines[line, match.END],
+        "item_start": index.token_starts[first],
+        "item_end": index.token_ends[first + lines[line, match.RUN] - 1],
+        "by_coverage": covered[line],
+    }
+    places = np.cumsum([0] + [len(b.spec.fields) for b in index.benchmarks])  # of the first field of each benchmark
+    _, by_name = np.unique([field for b in index.benchmarks for field in b.spec.fields], return_inverse=True)
+    field_order = by_name[places[made["benchmark"]] + made["item_field"]]
+    order = np.lexsort([field_order, *(made[name] for name in ("item", "benchmark", "text", "row"))])
+    order = order[_decided({name: made[name][order] for name in ("row", "benchmark", "item", "item_field", "decides")}, index)]
+    return {name: values[order] for name, values in made.items()}
+
+
+def _decided(hits: Hits, index: Index) -> np.ndarray:
+    """Which hits are of items that are found: any deciding field, or all that can be seen, where the benchmark says so.
+
+    Args:
+        hits: sorted by row.
+    """
+    items = max((len(b.ids) for b in index.benchmarks), default=0) + 1
+    _, number = np.unique((hits["row"] * len(index.benchmarks) + hits["benchmark"]) * items + hits["item"], return_inverse=True)
+    most = max((len(b.spec.fields) for b in index.benchmarks), default=0) + 1
+    fields = np.unique((number * most + hits["item_field"])[hits["decides"]]) // most
+    found = np.bincount(fields, minlength=int(number.max(initial=-1)) + 1)[number]
+    needed = np.ones(len(number), np.int64)
+    for b, benchmark in enumerate(index.benchmarks):
+        if benchmark.spec.decide == "all":
+            mine = hits["benchmark"] == b
+            needed[mine] = np.maximum(index.deciding_units[b][hits["item"][mine]], 1)
+    return np.asarray(found >= needed)
 
 
 # What may stand before and after a sentence or line: its ends, line breaks, punctuation that ends one, quotes, brackets, markup.
@@ -199,59 +227,55 @@ def own_sentence(text: str, start: int, end: int, tail: str = "") -> tuple[int, 
     return None
 
 
-def _rule_names(rule: Rule) -> pl.Expr:
-    if rule.skip_budget:
-        return pl.lit(rule.name) + pl.when(pl.col("coverage_item") >= 0.8).then(pl.lit(":dirty")).otherwise(pl.lit(":not clean"))
-    return pl.lit(rule.name) + pl.when("by_coverage").then(pl.lit("")).otherwise(pl.lit(":whole"))
-
-
-def _decided(frame: pl.DataFrame, index: Index) -> pl.DataFrame:
-    """Only hits of items that are found: any deciding field, or all that can be seen, where the benchmark says so."""
-    item = ["row", "benchmark", "item"]
-    found = frame.filter("decides").group_by(item).agg(pl.col("item_field").n_unique().alias("fields"))
-    for b, benchmark in enumerate(index.benchmarks):
-        if benchmark.spec.decide == "all":
-            of_all = pl.Series(index.deciding_units[b])
-            mine = found.filter(pl.col("benchmark") == b)
-            short = mine.filter(pl.col("fields") < of_all[mine["item"].to_numpy()])
-            found = found.join(short, on=item, how="anti")
-    return frame.join(found.select(item), on=item, how="semi", maintain_order="left")
-
-
-def _columns(hits: pl.DataFrame, rows: int, index: Index, policy: Policy) -> pa.RecordBatch:
-    action = pl.Series([getattr(policy, b.spec.policy) for b in index.benchmarks], dtype=pl.String)
-    worst = (
-        hits.filter("decides")
-        .with_columns(verdict=action[hits.filter("decides")["bench"].to_numpy()])
-        .sort(
-            "row",
-            pl.col("verdict") != "drop",
-            "coverage_item",
-            "longest_run",
-            "bench",
-            "item",
-            descending=[False, False, True, True, False, False],
+def _columns(hits: Hits, rows: int, index: Index, policy: Policy) -> pa.RecordBatch:
+    """For each row the worst hit that decides: one to be dropped, then by coverage, by run."""
+    drops = np.array([getattr(policy, b.spec.policy) == "drop" for b in index.benchmarks], bool)
+    chosen = np.flatnonzero(hits["decides"])
+    row, bench = hits["row"][chosen], hits["benchmark"][chosen]
+    order = np.lexsort([hits["item"][chosen], bench, -hits["longest_run"][chosen], -hits["coverage_item"][chosen], ~drops[bench], row])
+    worst = chosen[order[np.append(True, np.diff(row[order]) != 0)]] if len(order) else chosen
+    place = np.full(rows, -1, np.int64)
+    place[hits["row"][worst]] = np.arange(len(worst))
+    at = pa.array(place, mask=place < 0)
+    words = _words({name: values[worst] for name, values in hits.items()}, index)
+    coverage = hits["coverage_item"][worst]
+    reason = [
+        f"{rule}: {share} of {name} {item} ({field})"
+        for rule, share, name, item, field in zip(
+            words["rule"], np.round(coverage, 2).tolist(), words["benchmark"], words["item_id"], words["item_field"], strict=True
         )
-        .unique("row", keep="first", maintain_order=True)
-    )
-    reason = pl.format("{}: {} of {} {} ({})", "rule", pl.col("coverage_item").round(2), "benchmark", "item_id", "item_field")
-    line = pl.DataFrame({"row": np.arange(rows, dtype=np.int64)}).join(
-        worst.select("row", "benchmark", "verdict", coverage="coverage_item", reason=reason), on="row", how="left", maintain_order="left"
-    )
-    made = line.select(
-        contaminated=pl.col("benchmark").is_not_null(),
-        benchmark="benchmark",
-        coverage=pl.col("coverage").fill_null(0.0),
-        verdict=pl.col("verdict").fill_null("clean"),
-        reason="reason",
-    )
-    return _as_batch(made, COLUMNS)
+    ]
+    verdict = np.array(["report", "drop"], object)[drops[hits["benchmark"][worst]].astype(int)]
+    columns = [
+        pa.array(place >= 0),
+        pa.array(words["benchmark"], pa.string()).take(at),
+        pc.fill_null(pa.array(coverage, pa.float64()).take(at), 0.0),
+        pc.fill_null(pa.array(verdict, pa.string()).take(at), "clean"),
+        pa.array(reason, pa.string()).take(at),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=COLUMNS)
 
 
-def _as_hits(hits: pl.DataFrame) -> pa.RecordBatch:
-    return _as_batch(hits.select(HITS.names), HITS)
+def _words(hits: Hits, index: Index) -> dict[str, list[str]]:
+    """The names of benchmark, item, field and rule."""
+    pairs = list(zip(hits["benchmark"].tolist(), hits["item"].tolist(), hits["item_field"].tolist(), strict=True))
+    rule = index.rule
+    if rule.skip_budget:
+        said = np.where(hits["coverage_item"] >= 0.8, f"{rule.name}:dirty", f"{rule.name}:not clean")
+    else:
+        said = np.where(hits["by_coverage"], rule.name, f"{rule.name}:whole")
+    return {
+        "benchmark": [index.benchmarks[b].name for b, _, _ in pairs],
+        "item_id": [index.benchmarks[b].ids[i] for b, i, _ in pairs],
+        "item_field": [index.benchmarks[b].spec.fields[f] for b, _, f in pairs],
+        "rule": said.tolist(),
+    }
 
 
-def _as_batch(frame: pl.DataFrame, schema: pa.Schema) -> pa.RecordBatch:
-    batches = frame.to_arrow().cast(schema).combine_chunks().to_batches()
-    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema)
+def _as_hits(hits: Hits, texts: RowTexts, batch: pa.RecordBatch, index: Index) -> pa.RecordBatch:
+    """The hits as a table of `HITS`."""
+    columns: dict[str, Any] = {name: hits[name] for name in HITS.names if name in hits} | _words(hits, index)
+    columns["id"] = batch.column("id").cast(pa.string()).take(pa.array(hits["row"]))
+    columns["field"] = [FIELDS[place] for place in texts.field[hits["text"]]]
+    columns["turn"] = texts.turn[hits["text"]]
+    return pa.RecordBatch.from_arrays([pa.array(columns[field.name]).cast(field.type) for field in HITS], schema=HITS)

@@ -174,7 +174,7 @@ def _table(rule: Rule, tokens: np.ndarray, unit_at: np.ndarray, owner: np.ndarra
     starts, hashes = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
     for length in [rule.n, *below.tolist()]:
         grams = np.empty(max(len(tokens), 1), np.uint64)
-        count = ngrams.roll(tokens, len(tokens), length, grams)
+        count = ngrams.roll(tokens, 0, len(tokens), length, grams)
         at = np.arange(count)
         inside = unit_of[at] == unit_of[at + length - 1] if count else np.zeros(0, bool)
         if length < rule.n:
@@ -185,7 +185,8 @@ def _table(rule: Rule, tokens: np.ndarray, unit_at: np.ndarray, owner: np.ndarra
     slots = 1 << max(int(np.ceil(np.log2(max(len(start), 16) * 2))), 5)
     keys, slot_gram, bloom = np.zeros(slots, np.uint64), np.full(slots, -1, np.int32), np.zeros(max(1 << 12, slots >> 5), np.uint64)
     numbers = np.zeros(len(start), np.int32)
-    count = match.fill_table(gram_hash, bloom, keys, slot_gram, numbers)
+    hash_of = np.zeros(len(start) + 1, np.uint64)
+    count = match.fill_table(gram_hash, bloom, keys, slot_gram, hash_of, numbers)
     gram_of = np.full(len(tokens), -1, np.int32)
     gram_of[start] = numbers
     order = np.lexsort((start, numbers))
@@ -205,8 +206,9 @@ def _table(rule: Rule, tokens: np.ndarray, unit_at: np.ndarray, owner: np.ndarra
         bloom=bloom,
         keys=keys,
         grams=slot_gram,
+        hash_of=hash_of[: count + 1].copy(),
         posting_at=np.searchsorted(numbers[order], np.arange(count + 1)).astype(np.int64),
-        postings=start[order].astype(np.int32),
+        postings=np.stack([start[order], unit_of[start[order]]], axis=1).astype(np.int32),
         tokens=tokens,
         unit_of=unit_of,
         gram_of=gram_of,

@@ -24,6 +24,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 from decontam.compiled import kernel, worth
 
@@ -61,9 +64,9 @@ U = np.uint64
 SEED = U(0xCBF29CE484222325)  # where the hash of a token begins
 MIX = U(0xFF51AFD7ED558CCD)  # the first multiplier of MurmurHash3's finaliser
 BASE = U(0x9E3779B97F4A7C15)  # an n-gram is a polynomial of its tokens' hashes in this base, modulo 2^64
-HALF = U(32)
+ONE, HALF = U(1), U(32)
 HIGH_BITS, LOW_BITS = U(0x8080808080808080), U(0x0101010101010101)  # of eight bytes
-ASCII_FOLD = np.array([ord(chr(c).lower()) if c < 128 and chr(c).isalnum() else 0 for c in range(256)], np.uint8)
+GATHER = U(0x0102040810204080)  # brings the lowest bits of eight bytes together, in the highest byte of the product
 
 
 class Texts(NamedTuple):
@@ -79,6 +82,25 @@ class Fold(NamedTuple):
     kind: np.ndarray  # uint8
     to: np.ndarray  # int32
     lists: np.ndarray  # int32
+
+
+class Room(NamedTuple):
+    """Where the tokeniser writes: tokens, and the bytes of the text it is at."""
+
+    hashes: np.ndarray  # uint64, of tokens
+    starts: np.ndarray  # int64: bytes of the data
+    ends: np.ndarray
+    words: np.ndarray  # uint64: the text's bytes with A to Z made small
+    plain: np.ndarray  # uint8: the same memory, byte by byte
+    inside: np.ndarray  # uint8: a bit for each byte, 0 for ASCII separators
+
+
+def room_for(longest: int, tokens: int = 0) -> Room:
+    """Room for texts of up to `longest` bytes and for so many tokens; if not said, those of one text: n bytes hold at most (n + 1) // 2."""
+    tokens = tokens or (longest + 1) // 2
+    words = np.empty(longest // 8 + 2, np.uint64)
+    inside = np.empty(longest // 8 + 9, np.uint8)
+    return Room(np.empty(tokens, np.uint64), np.empty(tokens, np.int64), np.empty(tokens, np.int64), words, words.view(np.uint8), inside)
 
 
 def fold_code_point(code: int) -> tuple[int, str]:
@@ -106,7 +128,7 @@ def _within(code: int, ranges: tuple[tuple[int, int], ...]) -> bool:
 def fold_table() -> Fold:
     """`fold_code_point` of every code point, for the kernels (built once per process, about 0.2 s)."""
     kind, to, lists = np.zeros(CODE_POINTS, np.uint8), np.zeros(CODE_POINTS, np.int32), [0]
-    for low, high in ((0x80, 0x323B0), (0xE0000, 0xE0200)):  # beyond and between them nothing is assigned (tested)
+    for low, high in ((0, 0x323B0), (0xE0000, 0xE0200)):  # beyond and between them nothing is assigned (tested)
         for code in range(low, high):
             found, folded = fold_code_point(code)
             kind[code] = found
@@ -163,6 +185,86 @@ def within_bytes(eight, low, high):  # type: ignore[no-untyped-def]
 
 
 @kernel(inline="always")
+def plain_bytes(eight):  # type: ignore[no-untyped-def]
+    """Eight bytes with A to Z made small; and eight bits: which of them belong to a token (as far as ASCII can say)."""
+    wide = eight & HIGH_BITS
+    low = eight ^ wide
+    low |= within_bytes(low, 65, 90) >> U(2)  # A to Z become a to z: 0x20 more
+    inside = wide | within_bytes(low, 97, 122) | within_bytes(low, 48, 57)
+    return low | wide, ((inside >> U(7)) * GATHER) >> U(56)
+
+
+@kernel
+def _plain(data, start, end, room):  # type: ignore[no-untyped-def]
+    """`plain_bytes` of `data[start:end]` into `room.words` and `room.inside` (the compiler makes wide instructions of this loop)."""
+    words = (end - start + 7) >> 3
+    whole = min(words, (len(data) - start) >> 3)
+    for w in range(whole):
+        room.words[w], room.inside[w] = plain_bytes(eight_bytes(data, start + (w << 3)))
+    if whole < words:  # the last bytes of the data
+        eight = U(0)
+        for i in range(end - 1, start + (whole << 3) - 1, -1):
+            eight = eight << U(8) | U(data[i])
+        room.words[whole], room.inside[whole] = plain_bytes(eight)
+
+
+@intrinsic
+def trailing_zeros(context, number):  # type: ignore[no-untyped-def]
+    """The place of the lowest bit that is set: one instruction."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), generate
+
+
+@kernel
+def tokenise(data, start, end, fold, room, count):  # type: ignore[no-untyped-def]
+    """Put hash and byte span of every token of `data[start:end]` into `room`, from place `count` on; returns the place after the last.
+
+    ASCII letters and what is not ASCII stand together between ASCII separators. Such a stretch is found in 64 bytes at once, by where
+    the bits of `room.inside` change. If it is ASCII it is a token; if not, `_wide_tokens` reads its code points.
+    A token is hashed over its folded code points, ASCII as one byte, others as three with the high bit set, eight bytes at a time.
+
+    Args:
+        data: UTF-8 bytes (wrong bytes count as separators).
+        fold: what `fold_table` gives.
+        room: what `room_for` gives for `end - start` bytes and the tokens already in it.
+    """
+    _plain(data, start, end, room)
+    size = end - start
+    before, first = U(0), -1
+    for k in range(0, size + 1, 64):
+        inside = eight_bytes(room.inside, k >> 3)
+        if size - k < 64:
+            inside &= (ONE << U(size - k)) - ONE
+        edges = inside ^ (inside << ONE | before)
+        before = inside >> U(63)
+        while edges:
+            last = k + np.int64(trailing_zeros(edges))  # type: ignore[call-arg]
+            edges &= edges - ONE
+            if first < 0:
+                first = last
+                continue
+            h, wide, i = SEED, U(0), first
+            while i + 8 <= last:
+                eight = eight_bytes(room.plain, i)
+                wide |= eight
+                h = mix(h ^ eight)
+                i += 8
+            eight = eight_bytes(room.plain, i) & ((ONE << U((last - i) << 3)) - ONE)
+            if (wide | eight) & HIGH_BITS:
+                count = _wide_tokens(data, start + first, start + last, fold, room, count)
+            else:
+                room.hashes[U(count)] = mix(h ^ eight)
+                room.starts[U(count)] = start + first
+                room.ends[U(count)] = start + last
+                count += 1
+            first = -1
+    return count
+
+
+@kernel(inline="always")
 def put(h, block, filled, byte):  # type: ignore[no-untyped-def]
     """One more byte of a token: its hash so far, and the bytes (how many) that are not in it yet."""
     block |= U(byte) << U(8 * filled)
@@ -172,62 +274,22 @@ def put(h, block, filled, byte):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def tokenise(data, start, end, fold, hashes, starts, ends):  # type: ignore[no-untyped-def]
-    """Hash and byte span of every token of `data[start:end]`; returns how many there are.
-
-    A token is hashed over its folded code points, ASCII as one byte, others as three with the high bit set, eight bytes at a time.
-
-    Args:
-        data: UTF-8 bytes (wrong bytes count as separators).
-        fold: what `fold_table` gives.
-        hashes, starts, ends: filled from 0 on (uint64, int64, int64); room for `end - start` tokens is always enough.
-    """
-    count = 0
+def _wide_tokens(data, i, end, fold, room, count):  # type: ignore[no-untyped-def]
+    """Tokens of `data[i:end]`, which has no ASCII separator, code point by code point: the definition at the top of this file."""
     inside = SEPARATOR  # kind of the open token: WORD, UNSPACED, or none
     h, block, filled = SEED, U(0), 0
-    i = start
     while i < end:
-        if data[i] < 0x80:
-            if ASCII_FOLD[data[i]] == 0:
-                inside = SEPARATOR
-                i += 1
-                continue
-            if inside != WORD:
-                starts[count] = i
-                count += 1
-                inside = WORD
-                h, block, filled = SEED, U(0), 0
-            while filled == 0 and i + 8 <= end:
-                eight = eight_bytes(data, i)
-                plain = eight & ~HIGH_BITS
-                plain |= within_bytes(plain, 65, 90) >> U(2)  # A to Z become a to z: 0x20 more
-                others = HIGH_BITS & ~((within_bytes(plain, 97, 122) | within_bytes(plain, 48, 57)) & ~eight)
-                if others:
-                    first = ((others & (~others + U(1))) >> U(7)) - U(1)  # all bits of the bytes before the first that is no letter
-                    block = plain & first
-                    filled = np.int64(((first & LOW_BITS) * LOW_BITS) >> U(56))  # type: ignore[assignment]
-                    i += filled
-                    break
-                h = mix(h ^ plain)
-                i += 8
-            while i < end and ASCII_FOLD[data[i]]:
-                h, block, filled = put(h, block, filled, ASCII_FOLD[data[i]])
-                i += 1
-            hashes[count - 1] = mix(h ^ block)
-            ends[count - 1] = i
-            continue
         code, width = decode(data, i, end)
         i += width
-        kind = fold.kind[code]
+        kind, to = fold.kind[code], fold.to[code]
         if kind == SEPARATOR:
             inside = SEPARATOR
         elif kind != IGNORED and (kind != MARK or inside):
             if kind == UNSPACED or (kind == WORD and inside != WORD):
-                starts[count] = i - width
+                room.starts[count] = i - width
                 count += 1
                 inside = kind
                 h, block, filled = SEED, U(0), 0
-            to = fold.to[code]
             place = -1 - to if to < 0 else 0
             while to:
                 letter = fold.lists[place] if place else to
@@ -238,15 +300,17 @@ def tokenise(data, start, end, fold, hashes, starts, ends):  # type: ignore[no-u
                         h, block, filled = put(h, block, filled, 0x80 | (letter >> shift) & 0x7F)
                 place += 1 if place else 0
                 to = fold.lists[place]  # lists[0] is 0: a single letter ends here too
-            hashes[count - 1] = mix(h ^ block)
-            ends[count - 1] = i
+            room.hashes[count - 1] = mix(h ^ block)
+            room.ends[count - 1] = i
     return count
 
 
 @kernel
 def decode(data, i, end):  # type: ignore[no-untyped-def]
-    """The code point at `data[i]` (a lead byte of two or more) and its width in bytes; wrong UTF-8 gives (0, 1)."""
+    """The code point at `data[i]` and its width in bytes; wrong UTF-8 gives (0, 1)."""
     lead = np.int64(data[i])
+    if lead < 0x80:
+        return lead, 1
     width = 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
     if lead < 0xC2 or lead > 0xF4 or i + width > end:
         return 0, 1
@@ -259,20 +323,22 @@ def decode(data, i, end):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def roll(hashes, count, n, grams):  # type: ignore[no-untyped-def]
-    """Hashes of all n-grams of `hashes[:count]` into `grams`; returns how many: `max(0, count - n + 1)`. n-grams of different n differ."""
-    leaving = U(1)
+def roll(hashes, first, last, n, grams):  # type: ignore[no-untyped-def]
+    """Hashes of all n-grams of `hashes[first:last]` into `grams`; returns how many there are. n-grams of different n differ."""
+    leaving = ONE
     for _ in range(n):
         leaving *= BASE
     size = U(n) * MIX
     h = U(0)
-    for i in range(count):
+    for i in range(first, min(last, first + n)):
         h = h * BASE + hashes[i]
-        if i >= n:
-            h -= hashes[i - n] * leaving
-        if i >= n - 1:
-            grams[i - n + 1] = mix(h ^ size)
-    return max(0, count - n + 1)
+    if last - first < n:
+        return 0
+    grams[0] = mix(h ^ size)
+    for i in range(U(first + n), U(last)):
+        h = h * BASE + (hashes[i] - hashes[i - U(n)] * leaving)
+        grams[i - U(first + n - 1)] = mix(h ^ size)
+    return last - first - n + 1
 
 
 @kernel
@@ -285,17 +351,16 @@ def characters(data, start, end):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _all_tokens(data, offsets, fold, hashes, starts, ends, bounds, scratch):  # type: ignore[no-untyped-def]
-    """Tokens of all texts, one after the other; with empty `hashes` they are only counted (into `bounds`)."""
-    total = 0
+def _all_tokens(data, offsets, fold, room, bounds):  # type: ignore[no-untyped-def]
+    """Tokens of all texts, one after the other, each text's counted from its own start."""
+    count = np.int64(0)
     for text in range(len(offsets) - 1):
-        count = tokenise(data, offsets[text], offsets[text + 1], fold, scratch.hashes, scratch.starts, scratch.ends)
-        for i in range(count if len(hashes) else 0):
-            hashes[total + i] = scratch.hashes[i]
-            starts[total + i] = scratch.starts[i] - offsets[text]
-            ends[total + i] = scratch.ends[i] - offsets[text]
-        total += count
-        bounds[text + 1] = total
+        bounds[text] = count
+        count = tokenise(data, offsets[text], offsets[text + 1], fold, room, count)
+        for i in range(bounds[text], count):
+            room.starts[i] -= offsets[text]
+            room.ends[i] -= offsets[text]
+    bounds[len(offsets) - 1] = count
 
 
 class TokenTable(NamedTuple):
@@ -310,16 +375,11 @@ class TokenTable(NamedTuple):
 def token_table(column: pa.Array | pa.ChunkedArray) -> TokenTable:
     """All tokens of a column at once: for the small side (benchmarks), and for tests."""
     data, offsets = texts_of_column(column)
-    longest = int(np.diff(offsets).max(initial=0))
-    room = TokenTable(np.empty(longest, np.uint64), np.empty(longest, np.int64), np.empty(longest, np.int64), offsets)
+    room = room_for(int(np.diff(offsets).max(initial=0)), int(offsets[-1] - offsets[0]) // 2 + len(offsets))
     bounds = np.zeros(len(offsets), np.int64)
-    table = TokenTable(np.zeros(0, np.uint64), np.zeros(0, np.int32), np.zeros(0, np.int32), bounds)
-    for _ in range(2):  # count, then fill
-        worth(_all_tokens, len(data))(data, offsets, fold_table(), table.hashes, table.starts, table.ends, bounds, room)
-        total = int(bounds[-1])
-        if not len(table.hashes):
-            table = TokenTable(np.empty(total, np.uint64), np.empty(total, np.int32), np.empty(total, np.int32), bounds)
-    return table
+    worth(_all_tokens, len(data))(data, offsets, fold_table(), room, bounds)
+    count = int(bounds[-1])
+    return TokenTable(room.hashes[:count].copy(), room.starts[:count].astype(np.int32), room.ends[:count].astype(np.int32), bounds)
 
 
 @kernel

@@ -132,7 +132,8 @@ def _write(
                 cols.write_table(columns, row_group_size=ROW_GROUP)
                 if hits.num_rows:
                     hits_writer.write_table(hits, row_group_size=ROW_GROUP)
-                    hit.update(zip(*(hits.column(name).to_pylist() for name in ITEM), strict=True))
+                    several = hits.select(list(ITEM)).group_by(list(ITEM)).aggregate([])
+                    hit.update(zip(*(several.column(name).to_pylist() for name in ITEM), strict=True))
                 if on_rows:
                     on_rows(piece.rows)
     write_table(files[2], _items(index, hit), said)
@@ -166,7 +167,9 @@ class Scanner:
                 made = scan_batch(looked_at, self.scratches.index, self.wanted.policy, self.wanted.fields, scratch)
                 columns.append(_with_ids(batch, made[0], chosen))
                 hits.append(made[1])
-                counts.update(zip(batch.column("source").to_pylist(), columns[-1].column("verdict").to_pylist(), strict=True))
+                said = pa.table([batch.column("source").cast(pa.string()), columns[-1].column("verdict")], ["source", "verdict"])
+                for line in said.group_by(["source", "verdict"]).aggregate([([], "count_all")]).to_pylist():
+                    counts[line["source"], line["verdict"]] += line["count_all"]
         schema = pa.schema([("id", pa.string()), *COLUMNS])
         return pa.Table.from_batches(columns, schema), pa.Table.from_batches(hits, HITS), counts
 
@@ -175,9 +178,12 @@ def _items(index: Index, hit: set[tuple[str, str, str]]) -> pa.Table:
     """The texts of the items that were hit, in the order of their names."""
     import pyarrow as pa
 
+    items: dict[str, set[str]] = {}
+    for name, item, _ in hit:
+        items.setdefault(name, set()).add(item)
     texts = {}
     for benchmark in index.benchmarks:
-        mine = {item for name, item, _ in hit if name == benchmark.name}
+        mine = items.get(benchmark.name, set())
         for item, fields in zip(benchmark.ids, benchmark.texts, strict=True):
             if item in mine:
                 texts.update({(benchmark.name, item, field): text for field, text in zip(benchmark.spec.fields, fields, strict=True)})
