@@ -1,6 +1,6 @@
 """One client doing one task of bench/generation.py; prints one JSON line. Runs in the client's own environment.
 
-python bench/generation_peers.py caravan --task gen --n 2000 --port 8377 --scratch /tmp/x
+python -m bench.generation_peers caravan --task gen --n 2000 --port 8377 --scratch /tmp/x
 """
 
 from __future__ import annotations

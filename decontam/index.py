@@ -130,8 +130,9 @@ def _same_tokens(table: ngrams.TokenTable, lengths: np.ndarray) -> tuple[np.ndar
 def _seeable(rule: Rule, lengths: np.ndarray, owner: np.ndarray, unit_of_text: np.ndarray) -> np.ndarray:
     """Which texts can be found under the rule and, when found, tell their item."""
     long_enough = lengths >= (1 if rule.whole_items else rule.n)
-    _, group, sizes = np.unique(np.stack([owner.astype(np.int64), unit_of_text]), axis=1, return_inverse=True, return_counts=True)
-    return long_enough & (sizes[group.reshape(-1)] <= SAME)
+    both = owner * (np.int64(unit_of_text.max(initial=0)) + 1) + unit_of_text
+    _, group, sizes = np.unique(both, return_inverse=True, return_counts=True)
+    return long_enough & (sizes[group] <= SAME)
 
 
 def _seen(
@@ -189,7 +190,7 @@ def _table(rule: Rule, tokens: np.ndarray, unit_at: np.ndarray, owner: np.ndarra
     count = match.fill_table(gram_hash, bloom, keys, slot_gram, hash_of, numbers)
     gram_of = np.full(len(tokens), -1, np.int32)
     gram_of[start] = numbers
-    order = np.lexsort((start, numbers))
+    order = np.argsort(numbers, kind="stable")  # places of one n-gram are ascending already
     points, shares = zip(*HELD, strict=True)
     needed = tokens_needed(rule, lengths)
     aligned = tokens_aligned(rule, lengths)
@@ -207,7 +208,7 @@ def _table(rule: Rule, tokens: np.ndarray, unit_at: np.ndarray, owner: np.ndarra
         keys=keys,
         grams=slot_gram,
         hash_of=hash_of[: count + 1].copy(),
-        posting_at=np.searchsorted(numbers[order], np.arange(count + 1)).astype(np.int64),
+        posting_at=np.concatenate([[0], np.cumsum(np.bincount(numbers, minlength=count))]).astype(np.int64),
         postings=np.stack([start[order], unit_of[start[order]]], axis=1).astype(np.int32),
         tokens=tokens,
         unit_of=unit_of,

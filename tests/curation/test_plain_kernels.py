@@ -35,7 +35,7 @@ STALE = """
 import pathlib, decontam.compiled as compiled
 {change}
 from decontam import match
-match.fill_table(*[__import__("numpy").zeros(4, t) for t in ("u8", "u8", "u8", "i4", "i8")])
+match.fill_table(*[__import__("numpy").zeros(4, t) for t in ("u8", "u8", "u8", "i4", "u8", "i8")])
 print(sum(match.fill_table.stats.cache_hits.values()))
 """
 
