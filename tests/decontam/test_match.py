@@ -11,6 +11,7 @@ from hand_made import batch, benchmark, chat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from decontam import match
 from decontam.found import own_sentence, scan_batch
 from decontam.index import build_index
 from decontam.rules import PRESETS, Rule, tokens_aligned, tokens_needed
@@ -85,6 +86,15 @@ def test_results_do_not_depend_on_the_batches(items: list[str], rows: list[str],
     parts = [scan_batch(batch(made[i : i + size]), index) for i in range(0, len(made), size)]
     for side in (0, 1):
         assert pa.Table.from_batches([part[side] for part in parts]).to_pylist() == whole[side].to_pylist()
+
+
+def test_more_evidence_than_there_is_room_for_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [f"the same beginning of all items and then number {i}" for i in range(40)]
+    rows = [[items[0], items[1], "nothing"], ["nothing"], [items[2]], items[3:9]]
+    roomy = hits_of(COVERAGE, items, rows)
+    monkeypatch.setattr(match, "LINES", 1)
+    assert hits_of(COVERAGE, items, rows) == roomy
+    assert len(roomy) > 300
 
 
 def test_an_item_spread_over_two_turns_is_one_row() -> None:

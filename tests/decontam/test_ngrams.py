@@ -43,6 +43,28 @@ def test_kernel_tokens_are_those_of_the_definition(texts: list[str]) -> None:
         assert found == [(text[t.start : t.end], t.start, t.end) for t in tokens(text)]
 
 
+LENGTHS = (1, 2, 7, 8, 9, 15, 16, 17, 62, 63, 64, 65, 128)  # around the bytes that are read at once
+long_text = st.lists(
+    st.tuples(st.sampled_from(LENGTHS), st.sampled_from("aZ9 ."), st.sampled_from(["", " ", "é", "中", "’", "\u0301"])), max_size=12
+).map(lambda parts: "".join(letter * length + end for length, letter, end in parts))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(long_text, min_size=1, max_size=3))
+def test_long_texts_have_the_tokens_of_the_definition(texts: list[str]) -> None:
+    for text, found in zip(texts, spans(texts), strict=True):
+        assert found == [(text[t.start : t.end], t.start, t.end) for t in tokens(text)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(long_text)
+def test_a_token_has_the_same_hash_wherever_it_stands(text: str) -> None:
+    said = words(text)
+    table = ngrams.token_table(pa.array([text, *said], pa.large_string()))
+    alone = [table.hashes[table.bounds[1 + i]] for i in range(len(said))]
+    assert table.hashes[: len(said)].tolist() == [int(h) for h in alone]
+
+
 @settings(max_examples=200, deadline=None)
 @given(any_text, any_text)
 def test_equal_hashes_mean_equal_tokens(left: str, right: str) -> None:
