@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,3 +73,11 @@ def test_a_scan_on_a_cluster_finds_what_it_finds_here(cluster: str, sums: tuple[
     data, _ = sums
     argv = [str(data), "--benchmarks", str(TINY.parent / "tiny" / "benchmarks" / "benchmarks.yaml"), "--force", "--json", "--engine"]
     both(capsys, lambda engine: scan.main([*argv, engine]), data)
+
+
+def test_a_cluster_is_joined_by_its_address(cluster: str, sums: tuple[Path, Path]) -> None:
+    data, answers = sums
+    command = [sys.executable, "-m", "generation.verify", str(data), "--completions", str(answers), "--engine", f"ray://{cluster}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "gsm8k" in done.stdout and "MB in the workers" in done.stderr
