@@ -115,6 +115,7 @@ class Report:
                 axes.plot([min(xs), max(xs)], [slope * e + height for e in (min(xs), max(xs))], color=f"C{number}", lw=1, alpha=0.5)
             for label, place in at.items():
                 axes.annotate(label, place, xytext=(4, 3), textcoords="offset points", fontsize=7, color=f"C{number}")
+        axes.margins(x=0.12)
         self._finish(figure, axes, name, x, y, len(groups) > 1)
 
     def grid(self, name: str, rows: Mapping[str, Mapping[str, float]], what: str) -> None:
