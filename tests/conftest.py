@@ -6,12 +6,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from vllm_server import Unavailable
 from vllm_server import shared as shared_server
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# no test is timed; CI looks at the same examples every time, everybody else at new ones
+hypothesis.settings.register_profile("caravan", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("caravan")
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,7 @@ def share(key: str, salt: str) -> float:
 class Faults:
     latency: float = 0.0
     slow_seconds: float = 2.0
+    slow_until: str = ""  # when set, slow answers come as soon as this model has answered anything
     retry_after: float = 0.05
     words: int = 120
     key: str = ""  # when set, any other bearer token is refused
@@ -93,6 +94,13 @@ class Fake:
         finally:
             self.in_flight -= 1
 
+    async def slowly(self) -> None:
+        faults, waited = self.faults, 0.0
+        while waited < faults.slow_seconds and not any(model == faults.slow_until for model, *_ in self.answered):
+            step = min(0.05, faults.slow_seconds - waited)
+            await asyncio.sleep(step)
+            waited += step
+
     async def reply(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         faults = self.faults
         prompt = "\n".join(str(m.get("content")) for m in body["messages"])
@@ -107,7 +115,7 @@ class Fake:
             return self.error(429, "slow down", "rate_limit", {"Retry-After": str(faults.retry_after)})
         if self.has("hang", prompt):
             await asyncio.sleep(3600)
-        await asyncio.sleep(faults.slow_seconds if self.has("slow", prompt) else faults.latency)
+        await (self.slowly() if self.has("slow", prompt) else asyncio.sleep(faults.latency))
         if self.has("poison", prompt):
             return self.error(400, "this prompt cannot be processed", "invalid_prompt")
         if faults.context and len(prompt) > faults.context:

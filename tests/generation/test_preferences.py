@@ -127,7 +127,7 @@ def test_killed_at_any_instant_it_goes_on_asks_nothing_again_and_ends_the_same(s
 
 
 def test_judging_begins_with_the_first_prompt_whose_answers_are_in(serve, tmp_path):
-    server = serve(latency=0.001, slow_seconds=0.5)
+    server = serve(latency=0.001, slow_seconds=60, slow_until="judge")
     path = config(tmp_path, server.url, 30, models="abcd")
     with (tmp_path / "prompts.jsonl").open("a") as file:
         file.write(json.dumps({"prompt": "<<slow>> one"}) + "\n")
