@@ -40,7 +40,7 @@ def json_of(text: str) -> Any:
         except ValueError:
             continue
         if isinstance(value, dict | list):
-            return value
+            return _well_formed(value)
     values, at = [], 0
     decoder = json.JSONDecoder(strict=False)
     while (start := _next_bracket(text, at)) >= 0:
@@ -52,7 +52,18 @@ def json_of(text: str) -> Any:
     objects = [v for v in values if isinstance(v, dict)]
     if len(objects) != 1:
         raise Unparsable("no JSON object in the reply" if not objects else f"{len(objects)} JSON objects where one was expected")
-    return objects[0]
+    return _well_formed(objects[0])
+
+
+def _well_formed(value: Any) -> Any:
+    """The value with U+FFFD for each half of a surrogate pair: models write such escapes, and no file can hold them."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_well_formed(item) for item in value]
+    if isinstance(value, dict):
+        return {_well_formed(key): _well_formed(item) for key, item in value.items()}
+    return value
 
 
 def _next_bracket(text: str, at: int) -> int:

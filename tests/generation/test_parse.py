@@ -83,6 +83,11 @@ def test_any_text_gives_ratings_in_range_or_unparsable(text):
     assert len(found) == 2 and all(r.rating is not None and 1 <= r.rating <= 5 for r in found)
 
 
+def test_half_a_surrogate_pair_can_be_written_to_a_file():
+    said = parse.ratings('{"answer_1": {"rating": 4, "rationale": "\\udabb good \\ud83d\\ude00"}}', 1, 1, 5)
+    assert said[0].rationale.encode("utf-8").decode("utf-8") == "\ufffd good \U0001f600"
+
+
 def test_a_score_of_one_stays_one():
     assert parse.score("Reasons.\nScore: 1", 0, 10).rating == 1  # the label bug of UltraFeedback made it 10
     assert parse.score('{"rationale": "poor", "score": 1}', 1, 10) == parse.Rated(1.0, "poor")
