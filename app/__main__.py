@@ -72,7 +72,7 @@ def main(args: argparse.Namespace) -> None:
     if args.port is not None and not 0 < args.port < 65536:
         raise ConfigError(f"--port {args.port}: expected 1 to 65535")
     if importlib.util.find_spec("streamlit") is None:
-        raise InputError("the browser needs streamlit, which is not installed", 'pip install "caravan[app]" (or pip install -e ".[app]")')
+        raise InputError("the browser needs streamlit, which is not installed", 'in the folder of the project: pip install ".[app]"')
     if args.dirs:
         threading.Thread(target=warm, args=(args.dirs[0],), daemon=True).start()
     sys.argv = words(args.dirs, args.port, args.headless)

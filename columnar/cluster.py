@@ -278,7 +278,7 @@ def _lost(error: Exception) -> CaravanError:
         package = text.rpartition("No module named")[2].strip().strip("'\"").split("'")[0].split("\n")[0] or "caravan"
         return ConfigError(
             f"--engine ray: the workers of the cluster have no package {package!r}",
-            "install the same version there as here (pip install 'caravan[ray]'), and packages of your own beside it",
+            "install the same version there as here (pip install '.[ray]' in its folder), and packages of your own beside it",
         )
     said = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception|Failure)\b: .+)$", text, re.MULTILINE)
     if said and said[0].startswith("FileNotFoundError"):
@@ -304,7 +304,7 @@ def _connect(address: str | None) -> bool:
         import ray
         import ray.data
     except ImportError as error:
-        raise ConfigError("--engine ray: Ray is not installed here", "pip install 'caravan[ray]'") from error
+        raise ConfigError("--engine ray: Ray is not installed here", "in the folder of the project: pip install '.[ray]'") from error
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it has to say comes as an error, once
     if ray.is_initialized():
         return False

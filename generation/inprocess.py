@@ -73,7 +73,9 @@ class InProcess:
             try:
                 import vllm
             except ImportError as error:
-                raise CallError("fatal", "backend: vllm needs vLLM in this environment", hint="pip install 'caravan[vllm]'") from error
+                raise CallError(
+                    "fatal", "backend: vllm needs vLLM in this environment", hint="in the folder of the project: pip install '.[vllm]'"
+                ) from error
             try:
                 self._llm = vllm.LLM(self.model, **self.engine)
             except Exception as error:
