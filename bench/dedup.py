@@ -31,8 +31,9 @@ from columnar import cli
 from columnar.record import schema_of, seal, to_batch
 from columnar.store import RowWriter, open_dataset, read_batches, write_manifest
 from curation.dedup import DedupConfig, NearConfig
+from curation.duplicate_keys import keys_of
 from curation.duplicate_report import search, write
-from curation.duplicate_search import exact, keep_order, keys_of
+from curation.duplicate_search import exact
 from curation.lsh import find_buckets
 from curation.minhash import matrix, records, sign, signatures, stored
 from curation.verify import Decisions, Sets, decide
@@ -260,9 +261,9 @@ def measure(path: Path, mb: float, rounds: int, rensa: Path | None) -> list[dict
 
     everything = pl.Series("text", ["\n".join(t) for t in turns_of(batches)])
     plain = DedupConfig()
-    keys = keys_of(dataset, 0, 0, plain)
+    keys = keys_of([dataset], [0], plain)
     a = min(cpu(lambda: everything.to_frame().unique("text", keep="first", maintain_order=True))[0] for _ in range(rounds + 2))
-    b = min(cpu(lambda: exact(keys, keep_order(keys, plain), plain))[0] for _ in range(rounds + 2))
+    b = min(cpu(lambda: exact(keys, plain))[0] for _ in range(rounds + 2))
     line("exact: polars unique on the text in memory", a, mb, dataset.rows)
     line("exact: ours on the hash column", b, mb, dataset.rows, times_polars_unique=b / a)
     return out

@@ -1,19 +1,23 @@
-"""Which row goes where: narrow arrays over all rows of all sources, in which every row gets exactly one fate. Touches no text.
+"""Which row goes where: over all rows of all sources, every row gets exactly one fate. Touches no text.
 
 In: loaded sources with their sidecars. Out: `Decisions`. Order of judgement: rules, flags, exact duplicates, near duplicates,
-contamination, and only then the draw, so that the amounts asked for are the amounts delivered. About 60 bytes a row.
+contamination, and only then the draw, so that the amounts asked for are the amounts delivered. Two bytes a row are in memory (its fate
+and its split); ids, keys and counts lie on disk and are looked at a piece at a time.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -21,21 +25,15 @@ from columnar.errors import CaravanError, ConfigError
 from columnar.record import row_id
 from columnar.store import Dataset, read_batches
 from columnar.view import connect
-from curation.mix import MixConfig, MixSource, draw, split_validation
+from curation import shelf
+from curation.mix import Amounts, MixConfig, MixSource, draw, validation_cut
+from curation.narrow import Narrow, exact_key, hexadecimal, spans
 from curation.rules import Rule, judge, rules_for
 
 MEMORY = "600MB"  # what DuckDB may hold while rules are judged; beyond that it spills to disk
 TRAIN, VALIDATION = 1, 2
+COUNTS = ("n_chars", "n_tokens", "n_turns")
 SPLITS = {TRAIN: "train", VALIDATION: "validation"}
-ROWS = {
-    "id": pl.UInt64,
-    "prompt": pl.UInt64,  # first half of prompt_hash
-    "key": pl.UInt128,  # what makes exact duplicates: hash or prompt_hash; gone after the search for them
-    "n_chars": pl.UInt32,
-    "n_tokens": pl.UInt32,
-    "n_turns": pl.UInt32,
-    "score": pl.Float32,  # for keep: highest_score
-}
 FLAGGED = Rule("flags", "flagged", "", "")
 CONTAMINATED = Rule("decontam", "contaminated", "", "")
 EXACT = Rule("dedup", "exact_duplicate", "", "")
@@ -63,8 +61,9 @@ class Loaded(NamedTuple):
 class Decisions:
     """The fate of every row; line i is row `i - starts[s]` of source s, sources in name order."""
 
-    rows: pl.DataFrame  # ROWS
+    rows: Narrow  # id, prompt (half of prompt_hash), high and low (of the key of exact duplicates), merit, n_chars, n_tokens, n_turns
     starts: list[int]  # first line of each source, and the number of lines at the end
+    repeat: list[int]  # of each source
     fate: npt.NDArray[np.uint8]  # 0 while the row stands, else a number of `fates`
     split: npt.NDArray[np.uint8]  # 0 until it is drawn
     fates: list[Rule | None] = field(default_factory=lambda: [None])
@@ -73,6 +72,10 @@ class Decisions:
     def lines(self, source: int) -> slice:
         """The lines of a source."""
         return slice(self.starts[source], self.starts[source + 1])
+
+    def parts(self, source: int) -> Iterator[slice]:
+        """The lines of a source, a piece at a time."""
+        return spans(self.starts[source], self.starts[source + 1])
 
     def number(self, rule: Rule) -> int:
         """The number of a fate, new if need be."""
@@ -85,15 +88,29 @@ class Decisions:
         standing = lines[self.fate[lines] == 0]
         self.fate[standing] = self.number(rule)
 
-    @property
-    def standing(self) -> npt.NDArray[np.int64]:
-        """The lines that no rule has dropped."""
-        return np.flatnonzero(self.fate == 0)
+    def times(self, source: int, part: slice) -> npt.NDArray[np.int64]:
+        """How often each of these lines of a source appears in the mix: a row that is held out is measured once, whatever `repeat` says."""
+        split = self.split[part]
+        return np.where(split == TRAIN, self.repeat[source], (split == VALIDATION).astype(np.int64))
 
-    def copies(self, sources: list[Loaded]) -> npt.NDArray[np.int64]:
-        """How often each line appears in the mix: a row that is held out is measured once, whatever `repeat` says."""
-        repeat = np.repeat([s.config.repeat for s in sources], np.diff(self.starts))
-        return np.where(self.split == TRAIN, repeat, (self.split == VALIDATION).astype(np.int64))
+    def output(self, source: int, part: slice) -> Output:
+        """The rows that these lines of a source put into the mix, in line order."""
+        times = self.times(source, part)
+        own = np.repeat(np.arange(len(times)), times)
+        copy = np.arange(len(own)) - np.repeat(np.cumsum(times) - times, times)
+        ids = self.rows.read("id", part)[own]
+        again = np.flatnonzero(copy)
+        ids[again] = [int(copy_id(f"{i:016x}", c), 16) for i, c in zip(ids[again].tolist(), copy[again].tolist(), strict=True)]
+        return Output(own + part.start, copy, ids, self.split[part][own])
+
+
+class Output(NamedTuple):
+    """Rows of the mix: the line each comes from, the number of its copy (0: the row itself), its id and its split."""
+
+    line: npt.NDArray[np.int64]
+    copy: npt.NDArray[np.int64]
+    id: npt.NDArray[np.uint64]
+    split: npt.NDArray[np.uint8]
 
 
 def judge_sources(config: MixConfig, sources: list[Loaded]) -> Decisions:
@@ -104,66 +121,64 @@ def judge_sources(config: MixConfig, sources: list[Loaded]) -> Decisions:
     """
     starts = [0, *np.cumsum([source.dataset.rows for source in sources]).tolist()]
     zeros = np.zeros(starts[-1], np.uint8)
-    decisions = Decisions(pl.DataFrame(), starts, zeros, zeros.copy())
-    frames = []
+    decisions = Decisions(Narrow(), starts, [source.config.repeat for source in sources], zeros, zeros.copy())
     for number, source in enumerate(sources):
+        for batch in read_batches(source.dataset, ["id", "hash", "prompt_hash"]):
+            decisions.rows.append(**_keys(config, batch))
         rules = rules_for(config, source.config)
-        keys = pl.concat([*_keys(config, source.dataset), pl.DataFrame(schema={c: ROWS[c] for c in ("id", "prompt", "key")})])
+        fates = np.array([decisions.number(rule) for rule in rules], np.uint8)
+        line = starts[number]
         connection = connect([source.dataset.path], memory=MEMORY)
         try:
-            columns = f"('0x' || id)::UBIGINT AS id, n_chars, n_tokens, n_turns, {_score(config)} AS score"
-            judged = judge(connection, config.kind, rules, columns, source.name)
+            columns = f"('0x' || id)::UBIGINT AS id, n_chars, n_tokens, n_turns, {_merit(config)} AS merit"
+            for judged in judge(connection, config.kind, rules, columns, source.name):
+                mine = slice(line, line + len(judged))
+                if mine.stop > starts[number + 1] or not np.array_equal(judged["id"].to_numpy(), decisions.rows.read("id", mine)):
+                    raise CaravanError(
+                        f"{source.name}: its rows and its columns are out of step", f"delete {source.dataset.path} and run again"
+                    )
+                counts = {name: judged[name].fill_null(0).cast(pl.UInt32).to_numpy() for name in COUNTS}
+                merit = judged["merit"].cast(pl.Float64).fill_nan(None).fill_null(-np.inf).to_numpy()
+                decisions.rows.append(**counts, merit=merit)
+                rule = judged["rule"].to_numpy()
+                decisions.fate[mine][rule >= 0] = fates[rule[rule >= 0]]
+                line = mine.stop
         finally:
             connection.close()
-        if not judged["id"].equals(keys["id"]):
-            raise CaravanError(f"{source.name}: its rows and its columns are out of step", f"delete {source.dataset.path} and run again")
-        fates = np.array([decisions.number(rule) for rule in rules], np.uint8)
-        rule = judged["rule"].to_numpy()
-        mine = decisions.fate[decisions.lines(number)]
-        mine[rule >= 0] = fates[rule[rule >= 0]]
-        frames.append(pl.concat([keys, judged.drop("id", "rule")], how="horizontal").cast(ROWS))  # type: ignore[arg-type]
-    decisions.rows = pl.DataFrame([_joined(frames, name) for name in ROWS])
     _refuse_same_ids(decisions, sources)
     return decisions
 
 
-def _joined(frames: list[pl.DataFrame], name: str) -> pl.Series:
-    """A column of all frames in one piece, taken out of them: there is never more than one column twice."""
-    return pl.concat([frame.drop_in_place(name) for frame in frames], rechunk=True)
-
-
 def _refuse_same_ids(decisions: Decisions, sources: list[Loaded]) -> None:
-    ids = decisions.rows["id"]
-    ascending = np.sort(ids.to_numpy())
-    if not (ascending[1:] == ascending[:-1]).any():
+    total = decisions.starts[-1]
+    pieces = ((decisions.rows.read("id", part), np.arange(part.start, part.stop)) for part in spans(0, total))
+    lines = shelf.sharing(pieces, total)
+    ids = decisions.rows.take("id", lines) if len(lines) else np.zeros(0, np.uint64)
+    known, counts = np.unique(ids, return_counts=True)
+    if not (counts > 1).any():
         return
-    twice = np.flatnonzero(ids.is_duplicated().to_numpy())
-    number = int(ids[int(twice[0])])
-    places = np.flatnonzero((ids == number).to_numpy())
-    names = sorted({sources[int(s)].name for s in np.searchsorted(decisions.starts, places, side="right") - 1})
+    lines = lines[np.isin(ids, known[counts > 1])]
+    number = int(decisions.rows.take("id", lines[:1])[0])
+    places = decisions.rows.take("id", lines) == number
+    names = sorted({sources[int(s)].name for s in np.searchsorted(decisions.starts, lines[places], side="right") - 1})
     raise ConfigError(
-        f"sources {' and '.join(names)}: {len(twice):,} rows have an id in common, the first is {number:016x}",
+        f"sources {' and '.join(names)}: {len(lines):,} rows have an id in common, the first is {number:016x}",
         "the same dataset directory is read twice; to take rows more often, use repeat",
     )
 
 
-def _keys(config: MixConfig, dataset: Dataset) -> list[pl.DataFrame]:
-    by = "prompt_hash" if config.dedup and config.dedup.by == "prompt" else "hash"
-    key = pl.col(by).str.to_integer(base=16, dtype=pl.UInt128) if config.dedup else pl.lit(None, pl.UInt128)
-    return [
-        pl.DataFrame(pl.from_arrow(batch)).select(
-            id=pl.col("id").str.to_integer(base=16, dtype=pl.UInt64),
-            prompt=pl.col("prompt_hash").str.slice(0, 16).str.to_integer(base=16, dtype=pl.UInt64),
-            key=key,
-        )
-        for batch in read_batches(dataset, ["id", "hash", "prompt_hash"])
-    ]
+def _keys(config: MixConfig, batch: pa.RecordBatch) -> dict[str, npt.NDArray[np.uint64]]:
+    frame = pl.DataFrame(pl.from_arrow(batch))
+    keys = {"id": hexadecimal(frame["id"]), "prompt": hexadecimal(frame["prompt_hash"].str.slice(0, 16))}
+    return {**keys, **exact_key(frame["prompt_hash" if config.dedup and config.dedup.by == "prompt" else "hash"])}
 
 
-def _score(config: MixConfig) -> str:
-    if config.dedup and config.dedup.keep == "highest_score":
+def _merit(config: MixConfig) -> str:
+    """What the kept one of duplicates has most of."""
+    keep = config.dedup.keep if config.dedup else "first"
+    if config.dedup and keep == "highest_score":
         return config.dedup.score or ("chosen_score" if config.kind == "pair" else "NULL::DOUBLE")
-    return "NULL::DOUBLE"
+    return "n_chars" if keep == "longest" else "NULL::DOUBLE"
 
 
 def drop_flagged(decisions: Decisions, sources: list[Loaded], flags: list[dict[str, Any]], exclude: tuple[str, ...]) -> None:
@@ -175,17 +190,19 @@ def drop_flagged(decisions: Decisions, sources: list[Loaded], flags: list[dict[s
     }
     if not notes:
         return
-    for number, source in enumerate(sources):
-        if source.config.repeat > 1:
-            for own in decisions.rows["id"][decisions.lines(number)]:
-                for copy in range(1, source.config.repeat):
+    wanted = np.array(sorted(notes), np.uint64)
+    for number, repeat in enumerate(decisions.repeat):
+        for part in decisions.parts(number):
+            ids = decisions.rows.read("id", part)
+            told = {i: notes[int(ids[i])] for i in np.flatnonzero(np.isin(ids, wanted)).tolist()}
+            for i, own in enumerate(ids.tolist() if repeat > 1 else ()):
+                for copy in range(1, repeat):
                     note = notes.get(int(copy_id(f"{own:016x}", copy), 16))
                     if note:
-                        notes[own] = note
-    ids = decisions.rows["id"]
-    lines = np.flatnonzero(ids.is_in(pl.Series(list(notes), dtype=pl.UInt64)).to_numpy())
-    decisions.details.update({line: notes[ids[line]] for line in lines.tolist() if decisions.fate[line] == 0})
-    decisions.give(lines, FLAGGED)
+                        told[i] = note
+            lines = part.start + np.array(sorted(told), np.int64)
+            decisions.details.update({line: told[line - part.start] for line in lines.tolist() if decisions.fate[line] == 0})
+            decisions.give(lines, FLAGGED)
 
 
 def copy_id(hex_id: str, copy: int) -> str:
@@ -196,8 +213,11 @@ def copy_id(hex_id: str, copy: int) -> str:
 def drop_contaminated(decisions: Decisions, verdicts: list[Path]) -> None:
     """Drop the rows that the decontamination stage says are to be dropped; `verdicts` has the sidecar of each source."""
     for number, path in enumerate(verdicts):
-        drop = np.flatnonzero(pc.equal(pq.read_table(path, columns=["verdict"])["verdict"], "drop").fill_null(False).to_numpy())
-        decisions.give(drop + decisions.starts[number], CONTAMINATED)
+        line = decisions.starts[number]
+        for batch in pq.ParquetFile(path).iter_batches(columns=["verdict"]):
+            drop = np.flatnonzero(pc.equal(batch.column(0), "drop").fill_null(False).to_numpy(zero_copy_only=False))
+            decisions.give(drop + line, CONTAMINATED)
+            line += batch.num_rows
 
 
 def draw_rows(config: MixConfig, sources: list[Loaded], decisions: Decisions) -> None:
@@ -206,15 +226,29 @@ def draw_rows(config: MixConfig, sources: list[Loaded], decisions: Decisions) ->
     Raises:
         ConfigError: a source has fewer rows than asked for.
     """
-    ids, tokens = decisions.rows["id"].to_numpy(), decisions.rows["n_tokens"].fill_null(0).to_numpy()
     for number, source in enumerate(sources):
-        mine = decisions.standing
-        mine = mine[(mine >= decisions.starts[number]) & (mine < decisions.starts[number + 1])]
-        taken = draw(source.config, ids[mine], tokens[mine], config.seed)
-        decisions.give(mine[~taken], OVER_CAP if source.config.amount.startswith("all") else SAMPLED_OUT)
-    kept = decisions.standing
-    held_out = split_validation(decisions.rows["prompt"].to_numpy()[kept], config.validation, config.seed)
-    decisions.split[kept] = np.where(held_out, VALIDATION, TRAIN)
+        drawn = draw(source.config, partial(_eligible, decisions, number), config.seed)
+        left_out = OVER_CAP if source.config.amount.startswith("all") else SAMPLED_OUT
+        for part in decisions.parts(number):
+            lines = part.start + np.flatnonzero(decisions.fate[part] == 0)
+            decisions.give(lines[~drawn.takes(decisions.rows.read("id", part)[lines - part.start])], left_out)
+    held_out = validation_cut(config.validation, partial(_prompts, decisions), config.seed)
+    for part in spans(0, decisions.starts[-1]):
+        taken = held_out.takes(decisions.rows.read("prompt", part))
+        decisions.split[part] = np.where(decisions.fate[part] != 0, 0, np.where(taken, VALIDATION, TRAIN))
+
+
+def _eligible(decisions: Decisions, source: int) -> Iterator[Amounts]:
+    """Ids and tokens of a source's rows that stand."""
+    for part in decisions.parts(source):
+        standing = decisions.fate[part] == 0
+        yield decisions.rows.read("id", part)[standing], decisions.rows.read("n_tokens", part)[standing]
+
+
+def _prompts(decisions: Decisions) -> Iterator[npt.NDArray[np.uint64]]:
+    """Prompts of all rows that stand."""
+    for part in spans(0, decisions.starts[-1]):
+        yield decisions.rows.read("prompt", part)[decisions.fate[part] == 0]
 
 
 def cached_path(cache: Path, stage: str, name: str, key: str) -> Path:

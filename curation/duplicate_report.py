@@ -11,15 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from columnar import cli
 from columnar.store import Dataset, open_dataset, stage_key, write_json, write_table
 from curation.dedup import DedupConfig
-from curation.duplicate_search import REASONS, Found, find_duplicates, keys_of
+from curation.duplicate_keys import Keys, keys_of
+from curation.duplicate_search import REASONS, Found, find_duplicates
 from curation.minhash import sign
+from curation.narrow import spans
 
 VERSION = 1
 
@@ -37,34 +40,21 @@ def search(datasets: Sequence[Dataset], config: DedupConfig) -> tuple[Found, lis
         for dataset in everything:
             with cli.Progress(f"minhash {dataset.path.name}", dataset.rows) as bar:
                 sign([dataset], config.near, bar.add)
-    keys = (keys_of(d, number, number - len(known), config) for number, d in enumerate(everything))
-    return find_duplicates(pl.concat(keys), everything, config), everything
-
-
-def ids_of(datasets: Sequence[Dataset]) -> pa.Array:
-    """The ids of all rows, in key order."""
-    pieces = [pq.read_table(file, columns=["id"])["id"] for dataset in datasets for file in dataset.row_files]
-    return pa.concat_arrays(
-        [chunk.cast(pa.large_string()) for piece in pieces for chunk in piece.chunks] or [pa.array([], pa.large_string())]
-    )
+    keys = keys_of(everything, [number - len(known) for number in range(len(everything))], config)
+    return find_duplicates(keys, everything, config), everything
 
 
 def write(found: Found, everything: Sequence[Dataset], config: DedupConfig, out: Path | None = None) -> None:
     """Write cols/dedup.parquet and hits/duplicates.parquet of every dataset that is not a reference; all evidence to `out` if given."""
-    ids = ids_of(everything)
-    hits = found.hits(ids)
-    dataset = found.keys["dataset"].to_numpy()
-    owner = pa.array(dataset[found.kind != 0])
+    hits = found.hits()
+    owner = pa.array(found.keys.dataset(np.concatenate([found.line, found.proposed.row])))
     key = stage_key("dedup", VERSION, config.model_dump(mode="json"), [d.content for d in everything])
-    start = 0
     for number, one in enumerate(everything):
-        stop = start + one.rows
         if number >= len(config.against):
             metadata = {"stage": "dedup", "key": key, "rows_sha256": one.content}
-            write_table(one.sidecar("dedup"), found.columns(ids, start, stop), metadata)
-            mine = hits if len(everything) == 1 else hits.filter(pa.compute.equal(owner, number))
+            write_table(one.sidecar("dedup"), found.columns(number), metadata)
+            mine = hits if len(everything) == 1 else hits.filter(pc.equal(owner, number))
             write_table(one.path / "hits" / "duplicates.parquet", mine, metadata)
-        start = stop
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_table(out / "duplicates.parquet", hits, {"stage": "dedup", "key": key})
@@ -73,19 +63,23 @@ def write(found: Found, everything: Sequence[Dataset], config: DedupConfig, out:
 
 def report(found: Found, config: DedupConfig) -> dict[str, Any]:
     """Counts by source, removed rows by (source, source of the kept row), and notes on what was not checked or may be missed."""
-    keys = found.keys.select(
-        source=pl.col("source").cast(pl.String), rank="rank", keeper=pl.Series(found.keeper), kind=pl.Series(found.kind)
+    keys = found.keys
+    gone = pl.DataFrame(
+        {
+            "source": pl.Series(pl.from_arrow(keys.source(found.line))),
+            "kept_source": pl.Series(pl.from_arrow(keys.source(found.keeper))),
+            "keeper": found.keeper,
+            "kind": found.kind,
+            "reference": keys.reference(found.keeper),
+        }
     )
-    source = keys["source"]
-    keys = keys.with_columns(kept_source=source.gather(found.keeper), reference=keys["rank"].gather(found.keeper) < 0)
-    gone = keys.filter(pl.col("kind") > 0)
-    sizes = gone.group_by("keeper").len().with_columns(kept_source=source.gather(pl.Series(gone.group_by("keeper").len()["keeper"])))
     counts = [(pl.col("kind") == number).sum().alias(str(reason).split("_")[0]) for number, reason in enumerate(REASONS) if reason]
-    mine = keys.filter(pl.col("rank") >= 0)
-    table = mine.group_by("source").agg(
-        rows=pl.len(), **{e.meta.output_name(): e for e in counts}, against=((pl.col("kind") > 0) & pl.col("reference")).sum()
-    )
+    sizes = gone.group_by("keeper", "kept_source").len()
     biggest = sizes.group_by("kept_source").agg(largest_cluster=pl.col("len").max() + 1)
+    mine = gone.group_by("source").agg(*counts, against=pl.col("reference").sum())
+    rows = _rows_by_source(keys)
+    table = pl.DataFrame({"source": list(rows), "rows": list(rows.values())}, schema={"source": pl.String, "rows": pl.Int64})
+    table = table.join(mine, on="source", how="left").with_columns(pl.col("exact", "near", "semantic", "against").fill_null(0))
     table = table.join(biggest, left_on="source", right_on="kept_source", how="left").sort("source")
     table = table.with_columns(kept=pl.col("rows") - pl.col("exact") - pl.col("near") - pl.col("semantic"))
     columns = [
@@ -99,12 +93,23 @@ def report(found: Found, config: DedupConfig) -> dict[str, Any]:
         "largest_cluster",
     ]
     pairs = (
-        gone.group_by("source", "kept_source").agg(rows=pl.len(), **{e.meta.output_name(): e for e in counts}).sort("rows", descending=True)
+        gone.group_by("source", "kept_source")
+        .agg(pl.len().alias("rows"), *counts)
+        .sort("rows", "source", "kept_source", descending=[True, False, False])
     )
     return {
         "sources": table.select(columns).to_dicts(),
         "pairs": pairs.select("source", "kept_source", "rows", "exact", "near").to_dicts(),
         "removed": len(gone),
-        "rows": len(mine),
+        "rows": sum(rows.values()),
         "notes": found.notes,
     }
+
+
+def _rows_by_source(keys: Keys) -> dict[str, int]:
+    """How many rows each source has outside of references."""
+    counts = np.zeros(len(keys.names), np.int64)
+    for number, rank in enumerate(keys.ranks):
+        for part in spans(*keys.starts[number : number + 2]) if rank >= 0 else ():
+            counts += np.bincount(keys.rows.read("source", part), minlength=len(counts))
+    return {name: count for name, count in zip(keys.names, counts.tolist(), strict=True) if count}

@@ -11,16 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 
 from columnar import cli
 from columnar.engine import LOCAL, Engine
 from columnar.filesystem import under
-from columnar.store import Dataset, open_dataset, read_batches, write_table
+from columnar.store import Dataset, open_dataset, write_table
 from curation import duplicate_search, minhash
 from curation.decide import EXACT, NEAR, SEMANTIC, Decisions, Loaded
 from curation.dedup import DedupConfig
+from curation.duplicate_keys import Keys, append
 
 
 class Evidence(NamedTuple):
@@ -60,41 +60,23 @@ def sign(config: DedupConfig, sources: list[Loaded], against: list[Dataset], eng
 
 def drop_duplicates(config: DedupConfig, sources: list[Loaded], against: list[Dataset], decisions: Decisions) -> Evidence:
     """Give exact and near duplicates among the rows that stand their fate."""
-    lines = decisions.standing
-    ids = [decisions.rows["id"].gather(lines)]
-    for dataset in against:
-        ids += [pl.Series(pl.from_arrow(b.column("id"))).str.to_integer(base=16, dtype=pl.UInt64) for b in read_batches(dataset, ["id"])]
-    keys = _keys(config, sources, against, decisions, lines)
-    decisions.rows = decisions.rows.drop("key", "score")
-    found = duplicate_search.find_duplicates(keys.pop(), [s.dataset for s in sources] + against, config)
-    hits = found.hits(pl.concat(ids).to_arrow())
-    for place, name in ((0, "id"), (2, "kept_id")):
-        hits = hits.set_column(place, name, pa.array([f"{number:016x}" for number in hits.column(name).to_pylist()], pa.string()))
+    keys = _keys(config, sources, against, decisions)
+    found = duplicate_search.find_duplicates(keys, [s.dataset for s in sources] + against, config)
     for kind, fate in ((duplicate_search.EXACT, EXACT), (duplicate_search.NEAR, NEAR), (duplicate_search.SEMANTIC, SEMANTIC)):
-        decisions.give(lines[np.flatnonzero(found.kind[: len(lines)] == kind)], fate)
-    gone = lines[np.flatnonzero(found.kind[: len(lines)] != duplicate_search.KEPT)]
-    return Evidence(hits, found.notes, gone)
+        decisions.give(found.line[found.kind == kind], fate)
+    return Evidence(found.hits(), found.notes, found.line)
 
 
-def _keys(
-    config: DedupConfig, sources: list[Loaded], against: list[Dataset], decisions: Decisions, lines: npt.NDArray[np.int64]
-) -> list[pl.DataFrame]:
-    """What the search goes by, of the rows that stand and of the references: one frame, in a list from which it can be handed over."""
-    source = np.searchsorted(decisions.starts, lines, side="right") - 1
-    ranks = np.array([s.order if config.keep == "source_order" else 0 for s in sources], np.int32)
-    names = pl.Series("name", [s.name for s in sources], dtype=pl.Categorical)
-    more = {"longest": "n_chars", "highest_score": "score"}.get(config.keep)
-    columns = {
-        "dataset": pl.Series(source, dtype=pl.Int32),
-        "row": pl.Series(lines - np.array(decisions.starts)[source], dtype=pl.Int64),
-        "rank": pl.Series(ranks[source]),
-        "key": decisions.rows["key"].gather(lines),
-        "source": names.gather(source),
-    }
-    if more:
-        columns[more] = decisions.rows[more].gather(lines).cast(duplicate_search.KEYS[more])
-    frames = [pl.DataFrame(columns)]
-    for offset, dataset in enumerate(against):
-        reference = duplicate_search.keys_of(dataset, len(sources) + offset, -1, config)
-        frames.append(reference.select(list(columns)))
-    return [pl.concat(frames)]
+def _keys(config: DedupConfig, sources: list[Loaded], against: list[Dataset], decisions: Decisions) -> Keys:
+    """What the search goes by: of the rows that stand, and, after all rows of the sources, of the references."""
+    names = [source.name for source in sources]
+    for number in range(len(sources)):
+        for part in decisions.parts(number):
+            decisions.rows.append(source=np.full(part.stop - part.start, number, np.uint32))
+    starts = list(decisions.starts)
+    for dataset in against:
+        append(decisions.rows, dataset, names, config)
+        starts.append(starts[-1] + dataset.rows)
+    ranks = [s.order if config.keep == "source_order" else 0 for s in sources] + [-1] * len(against)
+    competes = np.concatenate([decisions.fate == 0, np.ones(starts[-1] - decisions.starts[-1], np.bool_)])
+    return Keys(decisions.rows, starts, ranks, names, competes)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,13 @@ from columnar.config import Config
 from columnar.errors import ConfigError
 from columnar.load import SourceSpec
 from curation.dedup import DedupConfig
-from curation.select import Piece, first_rows
+from curation.select import NO_ROW, Cut, Piece, before, first_rows
 from curation.signals import SignalsConfig
 from decontam.rules import DecontamConfig
 
 Keys = npt.NDArray[np.uint64]
-PIECE = 1 << 20  # rows looked at together
+VALIDATION = "validation"  # the purpose of the split's numbers
+Amounts = tuple[Keys, npt.NDArray[np.uint32]]  # ids of rows as integers, and the tokens of each
 
 
 class MixSource(SourceSpec):
@@ -136,20 +137,34 @@ def draw_keys(ids: Keys, seed: int, purpose: str) -> Keys:
         return x ^ (x >> np.uint64(31))
 
 
-def draw(source: MixSource, ids: Keys, tokens: npt.NDArray[np.uint32], seed: int) -> npt.NDArray[np.bool_]:
+class Drawn(NamedTuple):
+    """Which rows a draw takes: those whose pseudo-random number comes before the cut."""
+
+    seed: int
+    purpose: str
+    cut: Cut
+
+    def takes(self, ids: Keys) -> npt.NDArray[np.bool_]:
+        """Which of these rows are taken."""
+        return self.cut.takes(draw_keys(ids, self.seed, self.purpose), ids)
+
+
+def draw(source: MixSource, eligible: Callable[[], Iterable[Amounts]], seed: int) -> Drawn:
     """Which of the eligible rows of one source are taken.
 
     A smaller amount is always a subset of a larger one under the same seed.
 
     Args:
-        ids: the ids of the rows that passed every rule, as integers.
-        tokens: the token count of each.
+        eligible: gives, again and again, the rows that passed every rule, in any pieces.
 
     Raises:
         ConfigError: the source has fewer eligible rows (or tokens) than the config asks for.
     """
-    available = len(ids)
-    limit, weights = available, None
+    available, total = 0, 0
+    for ids, tokens in eligible():
+        available += len(ids)
+        total += int(tokens.sum(dtype=np.int64))
+    limit, weighed = available, False
     if source.rows is not None:
         if source.rows > available:
             raise ConfigError(
@@ -162,7 +177,6 @@ def draw(source: MixSource, ids: Keys, tokens: npt.NDArray[np.uint32], seed: int
     elif source.fraction is not None:
         limit = round(source.fraction * available)
     elif source.tokens is not None:
-        total = int(tokens.sum(dtype=np.int64))
         if source.tokens > total:
             raise ConfigError(
                 f"{source.name}: tokens: {source.tokens:,} asked, {total:,} available in {available:,} rows",
@@ -170,51 +184,59 @@ def draw(source: MixSource, ids: Keys, tokens: npt.NDArray[np.uint32], seed: int
                 if total
                 else "loosen the rules, or leave the source out",
             )
-        limit, weights = source.tokens, tokens
+        limit, weighed = source.tokens, True
+    purpose = f"sample:{source.name}"
 
-    def pieces() -> Iterator[Piece]:
-        for start in range(0, max(available, 1), PIECE):
-            mine = slice(start, start + PIECE)
-            yield draw_keys(ids[mine], seed, f"sample:{source.name}"), ids[mine], None if weights is None else weights[mine]
+    def first(limit: int, weighed: bool) -> Drawn:
+        def pieces() -> Iterator[Piece]:
+            for ids, tokens in eligible():
+                yield draw_keys(ids, seed, purpose), ids, tokens if weighed else None
 
-    taken = _taken(pieces, limit)
-    if source.tokens is not None and not taken.any():
-        least = int(tokens[np.lexsort((ids, draw_keys(ids, seed, f"sample:{source.name}")))[0]])
-        raise ConfigError(f"{source.name}: tokens: {source.tokens:,} asked, but the first row drawn has {least:,}", "ask for more")
-    if source.cap is not None and int(taken.sum()) > source.cap:
-        weights = None
-        taken = _taken(pieces, source.cap)
-    return taken
+        return Drawn(seed, purpose, first_rows(pieces, limit))
+
+    drawn = first(limit, weighed)
+    if weighed or source.cap is not None:
+        taken = sum(int(drawn.takes(ids).sum()) for ids, _ in eligible())
+        if not taken and weighed:
+            foremost = first(1, False)
+            least = max(int(tokens[foremost.takes(ids)].sum()) for ids, tokens in eligible())
+            raise ConfigError(f"{source.name}: tokens: {source.tokens:,} asked, but the first row drawn has {least:,}", "ask for more")
+        if source.cap is not None and taken > source.cap:
+            return first(source.cap, False)
+    return drawn
 
 
-def _taken(pieces: Callable[[], Iterable[Piece]], limit: int) -> npt.NDArray[np.bool_]:
-    cut = first_rows(pieces, limit)
-    return np.concatenate([cut.takes(keys, ids) for keys, ids, _ in pieces()])
-
-
-def split_validation(prompts: Keys, validation: Validation | None, seed: int) -> npt.NDArray[np.bool_]:
-    """Which rows go to validation: whole groups of rows with the same prompt, in the order of their hashed prompt.
+def validation_cut(validation: Validation | None, prompts: Callable[[], Iterable[Keys]], seed: int) -> Drawn:
+    """Which rows go to validation, by their prompts: whole groups of rows with the same one, in the order of their hashed prompt.
 
     With `fraction` a prompt's side depends on nothing else, so adding rows moves none; with `rows` groups are taken while they
     fit, so adding rows moves at most a few at the edge.
 
+    Args:
+        prompts: gives, again and again, the prompt of every row of the mix, in any pieces.
+
     Raises:
         ConfigError: as many rows asked for as there are, or more.
     """
-    if validation is None or not len(prompts):
-        return np.zeros(len(prompts), bool)
-    if validation.rows is not None and validation.rows >= len(prompts):
+    total = sum(len(piece) for piece in prompts())
+    if validation is None or not total:
+        return Drawn(seed, VALIDATION, NO_ROW)
+    if validation.fraction is not None:
+        return Drawn(seed, VALIDATION, before(int(validation.fraction * 2**64)))
+    assert validation.rows is not None
+    if validation.rows >= total:
         raise ConfigError(
-            f"validation: rows: {validation.rows:,} asked, the mix has {len(prompts):,}, and nothing would be left to train on",
+            f"validation: rows: {validation.rows:,} asked, the mix has {total:,}, and nothing would be left to train on",
             "lower validation.rows, or give a fraction",
         )
-    keys = draw_keys(prompts, seed, "validation")
-    if validation.fraction is not None:
-        return keys < np.uint64(int(validation.fraction * 2**64))
-    order = np.argsort(keys, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(keys[order]) != 0, True)) + 1
-    assert validation.rows is not None
-    fitting = ends[ends <= validation.rows]
-    chosen = np.zeros(len(prompts), bool)
-    chosen[order[: fitting[-1] if len(fitting) else 0]] = True
-    return chosen
+
+    def pieces() -> Iterator[Piece]:
+        for piece in prompts():
+            yield draw_keys(piece, seed, VALIDATION), np.zeros(len(piece), np.uint64), None
+
+    cut = first_rows(pieces, validation.rows)
+    if cut.none:
+        return Drawn(seed, VALIDATION, cut)
+    whole = Cut(cut.key, (1 << 64) - 1)
+    fits = sum(int(whole.takes(keys, ties).sum()) for keys, ties, _ in pieces()) <= validation.rows
+    return Drawn(seed, VALIDATION, whole if fits else before(cut.key))

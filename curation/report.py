@@ -5,6 +5,7 @@ count(config, sources, decisions) -> the manifest's `counts`
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -24,32 +25,41 @@ def count(config: MixConfig, sources: list[Loaded], decisions: Decisions) -> dic
     Raises:
         CaravanError: rows went missing: for some source, in != out + dropped + rejected.
     """
-    copies = decisions.copies(sources)
-    tokens = decisions.rows["n_tokens"].fill_null(0).to_numpy().astype(np.int64)
-    chars = decisions.rows["n_chars"].fill_null(0).to_numpy().astype(np.int64)
-    turns = decisions.rows["n_turns"].fill_null(0).to_numpy()
     by_source: dict[str, Any] = {}
+    splits = dict.fromkeys(SPLITS.values(), 0)
+    tokens_of_rows: Counter[int] = Counter()
     for number, source in enumerate(sources):
         loaded = source.dataset.manifest["identity"]["counts"]
-        mine = decisions.lines(number)
-        kept, times = decisions.split[mine] > 0, copies[mine]
+        kept = copies = 0
+        sums = {"tokens": 0, "chars": 0}
+        histograms = {"tokens_per_row": np.zeros(len(TOKEN_BINS), np.int64), "turns_per_row": np.zeros(len(TURN_BINS), np.int64)}
+        for part in decisions.parts(number):
+            split, times = decisions.split[part], decisions.times(number, part)
+            tokens, chars, turns = (decisions.rows.read(f"n_{name}", part) for name in ("tokens", "chars", "turns"))
+            kept += int((split > 0).sum())
+            copies += int(times.sum()) - int((split > 0).sum())
+            sums["tokens"] += int((tokens * times).sum())
+            sums["chars"] += int((chars * times).sum())
+            histograms["tokens_per_row"] += _histogram(tokens[split > 0], TOKEN_BINS)
+            histograms["turns_per_row"] += _histogram(turns[split > 0], TURN_BINS)
+            for place, name in SPLITS.items():
+                splits[name] += int(times[split == place].sum())
+            values, counts = np.unique(tokens[split > 0], return_counts=True)
+            tokens_of_rows.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
         line = {
             "in": loaded["in"],
             "rejected": loaded["rejects"],
-            "dropped": _reasons(decisions, mine),
-            "kept": int(kept.sum()),
-            "copies": int(times.sum() - kept.sum()),
-            "out": int(times.sum()),
-            "tokens": int((tokens[mine] * times).sum()),
-            "chars": int((chars[mine] * times).sum()),
-            "tokens_per_row": _histogram(tokens[mine][kept], TOKEN_BINS),
-            "turns_per_row": _histogram(turns[mine][kept], TURN_BINS),
+            "dropped": _reasons(decisions, decisions.lines(number)),
+            "kept": kept,
+            "copies": copies,
+            "out": kept + copies,
+            **sums,
+            **{name: bins.tolist() for name, bins in histograms.items()},
         }
         if line["in"] != line["kept"] + line["rejected"] + sum(line["dropped"].values()):
             raise CaravanError(f"{source.name}: {line['in']} rows in, but kept + rejected + dropped make another number: {line}")
         by_source[source.name] = line
     total = {field: sum(c[field] for c in by_source.values()) for field in ("in", "rejected", "kept", "copies", "out", "tokens", "chars")}
-    splits = {name: int(copies[decisions.split == number].sum()) for number, name in SPLITS.items()}
     return {
         **total,
         "splits": {name: n for name, n in splits.items() if n or name == "train"},
@@ -57,7 +67,7 @@ def count(config: MixConfig, sources: list[Loaded], decisions: Decisions) -> dic
         "by_source": by_source,
         "tokens_by": config.signals.tokenizer or "estimate: UTF-8 bytes / 4",
         "bins": {"tokens_per_row": TOKEN_BINS, "turns_per_row": TURN_BINS},
-        "tokens_per_row": _quantiles(tokens[decisions.split > 0]),
+        "tokens_per_row": _quantiles(tokens_of_rows),
     }
 
 
@@ -69,13 +79,16 @@ def _reasons(decisions: Decisions, lines: slice) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _histogram(values: npt.NDArray[Any], bins: list[int]) -> list[int]:
+def _histogram(values: npt.NDArray[Any], bins: list[int]) -> npt.NDArray[np.int64]:
     """Rows in [bin, next bin), the last open-ended."""
-    return np.bincount(np.searchsorted(bins, values, side="right") - 1, minlength=len(bins)).tolist()
+    return np.bincount(np.searchsorted(bins, values, side="right") - 1, minlength=len(bins))
 
 
-def _quantiles(values: npt.NDArray[Any]) -> dict[str, int]:
-    if not len(values):
+def _quantiles(counts: Counter[int]) -> dict[str, int]:
+    """Of the values that occur so often: the nearest ones, as numpy has them."""
+    if not counts:
         return {}
+    values = np.array(sorted(counts))
+    ends = np.cumsum([counts[value] for value in values.tolist()])
     points = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
-    return {name: int(np.quantile(values, q, method="nearest")) for name, q in points}
+    return {name: int(values[np.searchsorted(ends, round(q * (int(ends[-1]) - 1)), side="right")]) for name, q in points}

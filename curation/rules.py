@@ -5,6 +5,7 @@ Order: the source's `where`, the mix's `limits`, its `select` rules. A predicate
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import duckdb
@@ -15,6 +16,7 @@ from columnar.errors import ConfigError, QueryError
 from columnar.record import schema_of
 from columnar.view import sql_type
 from curation.mix import Limits, MixConfig, MixSource
+from curation.narrow import PIECE
 
 
 class Rule(NamedTuple):
@@ -59,8 +61,8 @@ def statement(rules: list[Rule], columns: str, rows: str) -> str:
         FROM {rows}"""
 
 
-def judge(connection: duckdb.DuckDBPyConnection, kind: str, rules: list[Rule], columns: str, source: str) -> pl.DataFrame:
-    """Judge every row behind the connection's `rows` view, in row order; `kind` is the mix's.
+def judge(connection: duckdb.DuckDBPyConnection, kind: str, rules: list[Rule], columns: str, source: str) -> Iterator[pl.DataFrame]:
+    """Judge every row behind the connection's `rows` view, in row order and a piece at a time; `kind` is the mix's.
 
     Raises:
         ConfigError: a predicate is not one SQL expression over the columns there are; names the rule.
@@ -68,7 +70,8 @@ def judge(connection: duckdb.DuckDBPyConnection, kind: str, rules: list[Rule], c
     rows = relation(connection, kind)
     for rule in rules:
         check(connection, rule, source, rows)
-    return connection.sql(statement(rules, columns, rows)).pl()
+    for batch in connection.sql(statement(rules, columns, rows)).fetch_arrow_reader(PIECE):
+        yield pl.DataFrame(batch)
 
 
 def check(connection: duckdb.DuckDBPyConnection, rule: Rule, source: str, rows: str) -> None:

@@ -35,6 +35,14 @@ class Cut(NamedTuple):
         return (keys < key) | ((keys == key) & (ties <= np.uint64(self.tie)))
 
 
+NO_ROW = Cut(0, 0, none=True)
+
+
+def before(key: int) -> Cut:
+    """All rows of a lesser key."""
+    return Cut(key - 1, (1 << 64) - 1) if key else NO_ROW
+
+
 def first_rows(pieces: Callable[[], Iterable[Piece]], limit: int) -> Cut:
     """The longest run of first rows whose weights come to no more than `limit`; a weight of None is 1 for every row.
 
@@ -60,4 +68,4 @@ def first_rows(pieces: Callable[[], Iterable[Piece]], limit: int) -> Cut:
     fitting = int(np.searchsorted(np.cumsum(each[order]), left, side="right"))
     if fitting:
         return Cut(prefix, int(ties[order[fitting - 1]]))
-    return Cut(prefix - 1, (1 << 64) - 1) if prefix else Cut(0, 0, none=True)
+    return before(prefix)

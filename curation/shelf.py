@@ -11,7 +11,8 @@ the upper bits of a hash these need not be in the word: with a billion rows 42 b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,21 @@ def shared(words: np.ndarray, low: int) -> np.ndarray:
     member[1:] = same
     member[:-1] |= same
     return words[member]
+
+
+def sharing(pieces: Iterable[tuple[np.ndarray, np.ndarray]], total: int) -> np.ndarray:
+    """The numbers (int64, ascending) of rows whose hash another row has too: exact duplicates, and by chance a few more.
+
+    Args:
+        pieces: (hashes uint64, numbers below `total`); 39 bits or more of a hash are compared, as long as there are fewer than 2**33 rows.
+    """
+    low = number_bits(total)
+    with tempfile.TemporaryDirectory(prefix="keys-") as folder:
+        words = Shelf(1, part_bits(total), Path(folder) if total > WHOLE else None)
+        for hashes, numbers in pieces:
+            words.add(hashes[None], numbers, low)
+        found = [numbers_of(shared(piece, low), low) for _, _, piece in words.drain()]
+    return np.sort(np.concatenate(found))
 
 
 def numbers_of(words: np.ndarray, low: int) -> np.ndarray:

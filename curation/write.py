@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from columnar.record import ENVELOPE, MESSAGE, schema_of
 from columnar.store import ROW_GROUP, Dataset, RowWriter, table_writer
-from curation.decide import CONTAMINATED, EXACT, NEAR, SEMANTIC, SPLITS, Decisions, Loaded, copy_id
+from curation.decide import CONTAMINATED, EXACT, NEAR, SEMANTIC, SPLITS, Decisions, Loaded, Output, copy_id
 from curation.duplicates import Evidence
 from curation.mix import MixConfig
 from curation.rules import Rule
@@ -34,35 +34,72 @@ MESSAGE_FIELDS = ("messages", "prompt", "chosen", "rejected")
 SIDE = "\x1f"  # between a sidecar's name and its column, while they travel together
 
 
-class Plan(NamedTuple):
-    """Where each output row comes from and goes: parallel arrays in line order, and the split of each shard."""
+class Shards(NamedTuple):
+    """The output shards: the split of each, and for each split its first one's number and the ids at which the following begin."""
 
-    line: npt.NDArray[np.int64]
-    copy: npt.NDArray[np.int64]
-    shard: npt.NDArray[np.uint32]
-    shards: list[str]
+    split: list[str]
+    first: dict[int, int]
+    bounds: dict[int, npt.NDArray[np.uint64]]
+
+    def of(self, ids: npt.NDArray[np.uint64], split: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
+        """The shard of each of these output rows."""
+        shard = np.zeros(len(ids), np.uint32)
+        for number, first in self.first.items():
+            mine = split == number
+            shard[mine] = first + np.searchsorted(self.bounds[number], ids[mine], side="right")
+        return shard
 
 
-def plan_shards(decisions: Decisions, sources: list[Loaded], shard_rows: int) -> Plan:
-    """Cut each split, in id order, into shards of at most `shard_rows` rows and about `SHARD_CHARS` characters."""
-    copies = decisions.copies(sources)
-    line = np.repeat(np.arange(len(copies)), copies)
-    copy = np.arange(len(line)) - np.repeat(np.cumsum(copies) - copies, copies)
-    ids = decisions.rows["id"].to_numpy()[line]
-    again = np.flatnonzero(copy)
-    ids[again] = [int(copy_id(f"{number:016x}", c), 16) for number, c in zip(ids[again].tolist(), copy[again].tolist(), strict=True)]
-    chars, split = decisions.rows["n_chars"].to_numpy()[line], decisions.split[line]
-    shard = np.zeros(len(line), np.uint32)
-    shards: list[str] = []
+def plan_shards(decisions: Decisions, shard_rows: int) -> Shards:
+    """Cut each split, in id order, into equal shards of at most `shard_rows` rows and about `SHARD_CHARS` characters."""
+    counts = np.zeros((len(SPLITS) + 1, 1 << 16), np.int64)  # of rows by the upper 16 bits of their ids
+    chars = np.zeros(len(SPLITS) + 1, np.int64)
+    for part, rows in _output(decisions):
+        counts += np.bincount(_bin(rows), minlength=counts.size).reshape(counts.shape)
+        chars += np.bincount(rows.split, decisions.rows.read("n_chars", part)[rows.line - part.start], len(chars)).astype(np.int64)
+    split: list[str] = []
+    first, begins = {}, {}
     for number, name in SPLITS.items():
-        mine = np.flatnonzero(split == number)
-        if not len(mine) and name != "train":
+        total = int(counts[number].sum())
+        if not total and name != "train":
             continue
-        mine = mine[np.argsort(ids[mine], kind="stable")]
-        count = max(-(-len(mine) // shard_rows), -(-int(chars[mine].sum(dtype=np.int64)) // SHARD_CHARS), 1)
-        shard[mine] = np.arange(len(mine)) * count // max(len(mine), 1) + len(shards)
-        shards += [name] * count
-    return Plan(line, copy, shard, shards)
+        count = max(-(-total // shard_rows), -(-int(chars[number]) // SHARD_CHARS), 1)
+        first[number] = len(split)
+        begins[number] = -(-np.arange(1, count) * total // count)  # places in id order
+        split += [name] * count
+    return Shards(split, first, _ids_at(decisions, counts, begins))
+
+
+def _ids_at(
+    decisions: Decisions, counts: npt.NDArray[np.int64], places: dict[int, npt.NDArray[np.int64]]
+) -> dict[int, npt.NDArray[np.uint64]]:
+    """The ids at these places of each split, in id order: only ids whose upper bits may be at one of them are held and sorted."""
+    ends = np.cumsum(counts, axis=1)
+    wanted = np.zeros(counts.shape, np.bool_)
+    for number, mine in places.items():
+        wanted[number, np.searchsorted(ends[number], mine, side="right")] = True
+    found: dict[int, list[npt.NDArray[np.uint64]]] = {number: [np.zeros(0, np.uint64)] for number in places}
+    for _, rows in _output(decisions) if wanted.any() else ():
+        near = wanted.ravel()[_bin(rows)]
+        for number in places:
+            found[number].append(rows.id[near & (rows.split == number)])
+    at = {}
+    for number, mine in places.items():
+        ids = np.sort(np.concatenate(found[number]))
+        skipped = np.cumsum(np.where(wanted[number], 0, counts[number]))[np.searchsorted(ends[number], mine, side="right")]
+        at[number] = ids[mine - skipped]
+    return at
+
+
+def _bin(rows: Output) -> npt.NDArray[np.int64]:
+    return (rows.split.astype(np.int64) << 16) + (rows.id >> np.uint64(48)).astype(np.int64)
+
+
+def _output(decisions: Decisions) -> Iterator[tuple[slice, Output]]:
+    """All rows of the mix, a piece at a time, with the lines they come from."""
+    for number in range(len(decisions.repeat)):
+        for part in decisions.parts(number):
+            yield part, decisions.output(number, part)
 
 
 def with_sidecars(dataset: Dataset, stages: dict[str, Path]) -> Iterator[pa.RecordBatch]:
@@ -139,8 +176,8 @@ def write_mix(
         out: an empty directory.
         stages: for each source the sidecars that travel with its rows; the same stages for all.
     """
-    plan = plan_shards(decisions, sources, config.shard_rows)
-    buckets = Buckets(out / ".buckets", len(plan.shards))
+    shards = plan_shards(decisions, config.shard_rows)
+    buckets = Buckets(out / ".buckets", len(shards.split))
     used = _Used()
     dropped = _Dropped(out / "dropped" / "part-00000.parquet", config, decisions, duplicates)
     for number, source in enumerate(sources):
@@ -148,19 +185,20 @@ def write_mix(
         for batch in with_sidecars(source.dataset, stages[number]):
             batch = _all_columns(batch, config.kind)
             end = line + batch.num_rows
-            mine = slice(*np.searchsorted(plan.line, [line, end]).tolist())
-            order = np.argsort(plan.shard[mine], kind="stable")
+            made = decisions.output(number, slice(line, end))
+            shard = shards.of(made.id, made.split)
+            order = np.argsort(shard, kind="stable")
             if len(order):
-                rows = batch.take(pa.array(plan.line[mine][order] - line))
+                rows = batch.take(pa.array(made.line[order] - line))
                 used.see(rows)
-                buckets.put(_copies(rows, plan.copy[mine][order].tolist()), plan.shard[mine][order])
+                buckets.put(_copies(rows, made.copy[order].tolist()), shard[order])
             gone = np.flatnonzero(decisions.fate[line:end])
             if len(gone):
                 dropped.write(batch.take(pa.array(gone)), gone + line)
             line = end
             on_rows(batch.num_rows)
     dropped.close()
-    return _write_shards(out, config, plan, buckets, used, stages, sources)
+    return _write_shards(out, config, shards, buckets, used, stages, sources)
 
 
 def _all_columns(batch: pa.RecordBatch, kind: str) -> pa.RecordBatch:
@@ -262,7 +300,7 @@ class _Dropped:
     def _details(self, batch: pa.RecordBatch, lines: npt.NDArray[np.int64], rules: list[Rule]) -> list[str | None]:
         told: list[str | None] = [self.decisions.details.get(line) or rule.words for line, rule in zip(lines.tolist(), rules, strict=True)]
         for column in {rule.column for rule in rules if rule.column}:
-            values = self.decisions.rows[column].gather(lines).to_list()
+            values = batch.column(f"signals{SIDE}{column}").to_pylist()
             told = [f"{column} = {v}" if r.column == column else t for t, r, v in zip(told, rules, values, strict=True)]
         if CONTAMINATED in rules:
             reasons = batch.column(f"decontam{SIDE}reason").to_pylist()
@@ -281,13 +319,13 @@ class _Dropped:
 
 
 def _write_shards(
-    out: Path, config: MixConfig, plan: Plan, buckets: Buckets, used: _Used, stages: list[dict[str, Path]], sources: list[Loaded]
+    out: Path, config: MixConfig, shards: Shards, buckets: Buckets, used: _Used, stages: list[dict[str, Path]], sources: list[Loaded]
 ) -> RowWriter:
     schema = used.schema(config.kind)
     rows = RowWriter(out, schema, shard_rows=1 << 62)
     sides: dict[str, pq.ParquetWriter] = {}
     numbers = {"train": 0, "validation": 0}
-    for shard, split in enumerate(plan.shards):
+    for shard, split in enumerate(shards.split):
         table = buckets.take(shard)
         if table is None:
             table = _nothing(config.kind, sources, stages)

@@ -327,9 +327,10 @@ def test_the_command(tmp_path, capsys):
 
 
 def test_unsigned_datasets_are_refused(tmp_path):
-    from curation.duplicate_search import find_duplicates, keys_of
+    from curation.duplicate_keys import keys_of
+    from curation.duplicate_search import find_duplicates
 
     dataset = open_dataset(make(tmp_path / "d", [sft("a", "b")]).path)
     config = DedupConfig(near=NearConfig())
     with pytest.raises(StoreError, match="no signatures"):
-        find_duplicates(keys_of(dataset, 0, 0, config), [dataset], config)
+        find_duplicates(keys_of([dataset], [0], config), [dataset], config)

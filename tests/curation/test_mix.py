@@ -9,13 +9,25 @@ from hypothesis import strategies as st
 
 from columnar.config import parse
 from columnar.errors import ConfigError
-from curation.mix import MixConfig, MixSource, Validation, draw, draw_keys, split_validation
+from curation.mix import MixConfig, MixSource, Validation, draw, draw_keys, validation_cut
 
 IDS = st.lists(st.integers(0, 2**64 - 1), unique=True, min_size=1, max_size=200).map(lambda x: np.array(x, np.uint64))
 
 
 def source(**amount: object) -> MixSource:
     return MixSource.model_validate({"name": "s", "path": "x.jsonl", **amount})
+
+
+def drawn(wanted: MixSource, ids: np.ndarray, tokens: np.ndarray, seed: int, piece: int = 7) -> np.ndarray:
+    """Which of these rows a draw takes, looked at in pieces."""
+    parts = [slice(start, start + piece) for start in range(0, len(ids), piece)]
+    return draw(wanted, lambda: [(ids[part], tokens[part]) for part in parts], seed).takes(ids)
+
+
+def held_out_of(prompts: np.ndarray, validation: Validation, seed: int, piece: int = 7) -> np.ndarray:
+    """Which of the rows with these prompts go to validation."""
+    parts = [slice(start, start + piece) for start in range(0, len(prompts), piece)]
+    return validation_cut(validation, lambda: [prompts[part] for part in parts], seed).takes(prompts)
 
 
 def tokens_of(ids: np.ndarray) -> np.ndarray:
@@ -26,8 +38,8 @@ def tokens_of(ids: np.ndarray) -> np.ndarray:
 def test_rows_asked_are_rows_delivered_and_smaller_is_a_subset(ids: np.ndarray, data: st.DataObject, seed: int) -> None:
     many = data.draw(st.integers(1, len(ids)))
     few = data.draw(st.integers(1, many))
-    larger = draw(source(rows=many), ids, tokens_of(ids), seed)
-    smaller = draw(source(rows=few), ids, tokens_of(ids), seed)
+    larger = drawn(source(rows=many), ids, tokens_of(ids), seed)
+    smaller = drawn(source(rows=few), ids, tokens_of(ids), seed)
     assert (larger.sum(), smaller.sum()) == (many, few)
     assert not (smaller & ~larger).any()
 
@@ -37,7 +49,7 @@ def test_a_draw_does_not_depend_on_the_order_of_rows(ids: np.ndarray, seed: int,
     shuffled = ids.copy()
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     half = source(fraction=0.5)
-    assert set(ids[draw(half, ids, tokens_of(ids), seed)]) == set(shuffled[draw(half, shuffled, tokens_of(shuffled), seed)])
+    assert set(ids[drawn(half, ids, tokens_of(ids), seed)]) == set(shuffled[drawn(half, shuffled, tokens_of(shuffled), seed)])
 
 
 @given(IDS, st.data())
@@ -45,7 +57,7 @@ def test_tokens_never_exceed_the_budget_and_leave_less_than_a_row(ids: np.ndarra
     tokens = tokens_of(ids)
     budget = data.draw(st.integers(1, int(tokens.sum())))
     try:
-        taken = draw(source(tokens=budget), ids, tokens, 0)
+        taken = drawn(source(tokens=budget), ids, tokens, 0)
     except ConfigError as error:
         assert "the first row drawn has" in str(error) and budget < tokens.max()
         return
@@ -57,16 +69,16 @@ def test_tokens_never_exceed_the_budget_and_leave_less_than_a_row(ids: np.ndarra
 def test_asking_for_too_much_says_how_much_there_is() -> None:
     ids = np.arange(10, dtype=np.uint64)
     with pytest.raises(ConfigError, match="s: rows: 11 asked, 10 available") as caught:
-        draw(source(rows=11), ids, tokens_of(ids), 0)
+        drawn(source(rows=11), ids, tokens_of(ids), 0)
     assert "repeat makes more" in str(caught.value.hint)
     with pytest.raises(ConfigError, match=r"s: tokens: 1,000 asked, 55 available in 10 rows"):
-        draw(source(tokens=1000), ids, tokens_of(ids), 0)
+        drawn(source(tokens=1000), ids, tokens_of(ids), 0)
 
 
 def test_a_cap_is_no_demand() -> None:
     ids = np.arange(10, dtype=np.uint64)
-    assert draw(source(cap=100), ids, tokens_of(ids), 0).sum() == 10
-    assert draw(source(cap=4), ids, tokens_of(ids), 0).sum() == 4
+    assert drawn(source(cap=100), ids, tokens_of(ids), 0).sum() == 10
+    assert drawn(source(cap=4), ids, tokens_of(ids), 0).sum() == 4
 
 
 @pytest.mark.parametrize(
@@ -96,9 +108,9 @@ def test_equal_prompts_never_stand_on_both_sides(prompts: list[int], wanted: int
     for validation in (Validation(rows=wanted), Validation(fraction=0.3)):
         if validation.rows and 0 < len(prompts) <= wanted:
             with pytest.raises(ConfigError, match="nothing would be left to train on"):
-                split_validation(keys, validation, 7)
+                held_out_of(keys, validation, 7)
             continue
-        held_out = split_validation(keys, validation, 7)
+        held_out = held_out_of(keys, validation, 7)
         assert not set(keys[held_out]) & set(keys[~held_out])
         assert validation.rows is None or held_out.sum() <= wanted
 
@@ -106,8 +118,8 @@ def test_equal_prompts_never_stand_on_both_sides(prompts: list[int], wanted: int
 @settings(max_examples=30)
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=100, unique=True))
 def test_a_fraction_split_moves_nobody_when_rows_are_added(prompts: list[int]) -> None:
-    before = split_validation(np.array(prompts[:-1], np.uint64), Validation(fraction=0.4), 3)
-    after = split_validation(np.array(prompts, np.uint64), Validation(fraction=0.4), 3)
+    before = held_out_of(np.array(prompts[:-1], np.uint64), Validation(fraction=0.4), 3)
+    after = held_out_of(np.array(prompts, np.uint64), Validation(fraction=0.4), 3)
     assert (after[:-1] == before).all()
 
 
