@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from app.db import Data
-from columnar.ask import guard
+from columnar.ask import Stopper, guard
 from columnar.errors import QueryError
 from columnar.mistakes import explain_mistake
 
@@ -50,12 +50,10 @@ class Running:
         self.error: QueryError | None = None
         self.began = time.monotonic()
         self.seconds = 0.0
-        self._stopped = ""
+        self._why = f"stopped after {timeout:g} s"
         self._done = threading.Event()
         self._cursor: DuckDBPyConnection = data.connection.cursor()
-        self._timer = threading.Timer(timeout, self._interrupt, [f"stopped after {timeout:g} s"])
-        self._timer.daemon = True
-        self._timer.start()
+        self._stopper = Stopper(self._cursor, timeout)
         _under_way.add(self)
         threading.Thread(target=self._run, args=(data,), daemon=True).start()
 
@@ -75,12 +73,8 @@ class Running:
 
     def stop(self) -> None:
         """End it."""
-        self._interrupt("stopped")
-
-    def _interrupt(self, why: str) -> None:
-        if not self.done:
-            self._stopped = why
-            self._cursor.interrupt()
+        self._why = "stopped"
+        self._stopper.stop()
 
     def _run(self, data: Data) -> None:
         try:
@@ -88,19 +82,15 @@ class Running:
         except QueryError as error:
             self.error = error
         except (duckdb.Error, pa.ArrowException, OSError, RuntimeError, MemoryError) as error:
-            ended = self._stopped and "interrupt" in str(error).lower()
-            self.error = (
-                QueryError(self._stopped, "ask for less, or allow it more time") if ended else explain_mistake(error, data.connection)
-            )
+            ended = "interrupt" in str(error).lower()
+            self.error = QueryError(self._why, "ask for less, or allow it more time") if ended else explain_mistake(error, data.connection)
         finally:
             self.seconds = time.monotonic() - self.began
-            self._timer.cancel()
-            self._done.set()
+            self._stopper.over()
             self._cursor.close()
+            self._done.set()
 
     def _read(self, statement: str) -> pa.Table:
-        if self._stopped:
-            raise QueryError(self._stopped)
         reader = self._cursor.sql(statement).to_arrow_reader(BATCH)
         kept: list[pa.RecordBatch] = []
         rows = size = 0

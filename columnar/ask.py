@@ -99,6 +99,34 @@ def _node_types(tree: Any) -> Iterator[str]:
             waiting += node
 
 
+class Stopper:
+    """Stops what a cursor does, when told to or when its time is up.
+
+    DuckDB forgets an interrupt that comes before the work has begun, so it is repeated until the work is `over`.
+    """
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, seconds: float | None = None) -> None:
+        self._cursor, self._seconds = cursor, seconds
+        self._stopped, self._over = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        self._stopped.wait(self._seconds)
+        while not self._over.wait(0.05):
+            self._cursor.interrupt()
+
+    def stop(self) -> None:
+        """Stop it now; returns at once."""
+        self._stopped.set()
+
+    def over(self) -> None:
+        """The work has ended: nothing is interrupted from now on."""
+        self._over.set()
+        self._stopped.set()
+        self._thread.join()
+
+
 def stream(
     connection: duckdb.DuckDBPyConnection, sql: str, params: Any = None, timeout: float | None = None
 ) -> tuple[pa.Schema, Generator[pa.RecordBatch]]:
@@ -117,7 +145,7 @@ def stream(
     statement = guard(sql, connection)
     cursor = connection.cursor()
     worker = ThreadPoolExecutor(1)  # DuckDB's calls do not end on Ctrl-C; waiting for a thread does
-    timer = threading.Timer(timeout, cursor.interrupt) if timeout else None
+    stopper = Stopper(cursor, timeout)
     failures = (duckdb.Error, pa.ArrowException, OSError, RuntimeError)
 
     def failed(error: Exception) -> QueryError:
@@ -129,25 +157,21 @@ def stream(
         try:
             return worker.submit(work, *args).result()
         except KeyboardInterrupt:
-            cursor.interrupt()
+            stopper.stop()
             raise
 
-    def stop() -> None:
-        if timer:
-            timer.cancel()
+    def end() -> None:
         worker.shutdown()
+        stopper.over()
         cursor.close()
 
     try:
-        if timer:
-            timer.daemon = True
-            timer.start()
         reader = patiently(lambda: cursor.sql(statement, params=params).to_arrow_reader(BATCH))
     except failures as error:
-        stop()
+        end()
         raise failed(error) from error
     except KeyboardInterrupt:
-        stop()
+        end()
         raise
 
     def batches() -> Generator[pa.RecordBatch]:
@@ -158,7 +182,7 @@ def stream(
             raise failed(error) from error
         finally:
             reader.close()
-            stop()
+            end()
 
     return reader.schema, batches()
 

@@ -106,6 +106,14 @@ def test_a_query_is_stopped_by_hand_and_others_go_on(data: Data) -> None:
     assert str(running.error) == "stopped"
 
 
+def test_a_query_stopped_before_it_has_begun_ends_too(data: Data) -> None:
+    for _ in range(20):
+        running = Running(data, RUNAWAY, 10, 600)
+        running.stop()
+        assert running.wait(60)
+        assert str(running.error) == "stopped"
+
+
 def test_an_answer_that_is_cut_says_so_and_a_whole_one_does_not(data: Data) -> None:
     cut = ran(data, "SELECT * FROM range(100)", max_rows=10)
     assert cut.table.num_rows == 10 and "after 10 rows" in cut.truncated
