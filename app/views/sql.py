@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ ROWS = (1_000, 10_000, 100_000)
 SECONDS = (10, 30, 120, 600)
 SHOWN = 1_000  # rows in the table on the page
 CELL = 2_000  # characters of a cell that are shown
+SMALL = 2 << 20  # bytes of an answer whose files are made with the page
 PATIENCE = 0.4  # seconds waited for an answer before the page shows that it is on its way
 FIRST = "SELECT source, count(*) AS rows\nFROM rows\nGROUP BY ALL\nORDER BY rows DESC"
 
@@ -151,8 +153,10 @@ def _table(page: Page, running: Running, table: pa.Table) -> None:
     name = f"{page.name.replace('/', '-')}-{part}{table.num_rows}-rows"
     label = f"{'The first ' if running.truncated else 'All '}{table.num_rows:,} rows"
     left, right, _ = st.columns([1, 1, 2])
-    left.download_button(f"{label} as CSV", lambda: as_csv(table), f"{name}.csv", "text/csv", key="sql.csv", on_click="ignore")
-    right.download_button(f"{label} as Parquet", lambda: as_parquet(table), f"{name}.parquet", key="sql.parquet", on_click="ignore")
+    # a file that is only made when asked for is lost to a click while the page is drawn again
+    to_csv, to_parquet = (make(table) if table.nbytes <= SMALL else partial(make, table) for make in (as_csv, as_parquet))
+    left.download_button(f"{label} as CSV", to_csv, f"{name}.csv", "text/csv", key="sql.csv", on_click="ignore")
+    right.download_button(f"{label} as Parquet", to_parquet, f"{name}.parquet", key="sql.parquet", on_click="ignore")
     if running.truncated:
         whole = "python -m columnar.query DIR -f FILE.sql --out answer.parquet"
         st.caption(f"The answer was {running.truncated}. All of it: {whole}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -88,35 +89,40 @@ def address(datasets: Path) -> Iterator[str]:
         yield url
 
 
-class serving:
+@contextlib.contextmanager
+def serving(words: list[str], folder: Path) -> Iterator[str]:
     """The app under a command, in a folder, until the block ends."""
-
-    def __init__(self, words: list[str], folder: Path) -> None:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            self.port = listener.getsockname()[1]
-        streamlit = "streamlit" in words
-        flags = ["--server.port", str(self.port), "--server.headless", "true"] if streamlit else ["--port", str(self.port), "--headless"]
-        at = words.index("--") if "--" in words else len(words)
-        command = [sys.executable, *words[1:at], *flags, *words[at:]]
-        self.process = subprocess.Popen(
-            command, cwd=folder, env={**os.environ, "PYTHONPATH": "" if streamlit else str(ROOT)}, stdout=subprocess.DEVNULL
-        )
-
-    def __enter__(self) -> str:
-        for _ in range(900):
-            assert self.process.poll() is None, "the app ended"
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/_stcore/health", timeout=5) as answer:
-                    if answer.status == 200:
-                        return f"http://127.0.0.1:{self.port}"
-            except OSError:
+    port, streamlit = free_port(), "streamlit" in words
+    flags = ["--server.port", str(port), "--server.headless", "true"] if streamlit else ["--port", str(port), "--headless"]
+    at = words.index("--") if "--" in words else len(words)
+    command = [sys.executable, *words[1:at], *flags, *words[at:]]
+    environment = {**os.environ, "PYTHONPATH": "" if streamlit else str(ROOT)}
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL) as process:
+        try:
+            while not answers(port):
+                assert process.poll() is None, "the app ended"
                 time.sleep(0.1)
-        raise AssertionError("the app did not answer within 90 s")
+            yield f"http://127.0.0.1:{port}"
+            process.terminate()
+            process.wait(120)
+        finally:
+            process.kill()
 
-    def __exit__(self, *_: object) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
+
+def free_port() -> int:
+    """A port below those that the system hands out by itself, so that nobody is given it before the app asks for it."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def answers(port: int) -> bool:
+    """Whether the app is up."""
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=5) as answer:
+        return bool(answer.status == 200)
+    return False
 
 
 @pytest.fixture(scope="module")  # not longer: playwright keeps an event loop running, in which other tests cannot start theirs
@@ -136,13 +142,13 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture
 def window(chromium: Browser, address: str) -> Iterator[Page]:
     """A browser window that is watched: the test fails when the page logs an error or asks any other machine for anything."""
-    page, seen = watched(chromium, address)
-    yield page
-    page.context.close()
+    with watched(chromium, address) as (page, seen):
+        yield page
     assert seen == []
 
 
-def watched(chromium: Browser, address: str) -> tuple[Page, list[str]]:
+@contextlib.contextmanager
+def watched(chromium: Browser, address: str) -> Iterator[tuple[Page, list[str]]]:
     """A window of its own, and what it did wrong so far."""
     context = chromium.new_context(viewport={"width": 1440, "height": 900}, base_url=address)
     page, seen = context.new_page(), []
@@ -161,28 +167,52 @@ def watched(chromium: Browser, address: str) -> tuple[Page, list[str]]:
     page.on("request", asked)
     page.on("pageerror", lambda error: seen.append(f"script: {error}"))
     page.on("dialog", lambda dialog: seen.append(f"dialog: {dialog.message}"))
-    return page, seen
+    try:
+        yield page, seen
+    finally:
+        context.close()  # a page left open would go on asking a server that has ended
+
+
+# Eight looks in a row at which the page is drawn (nothing stands for parts still to be loaded) and has nothing under way. Looks are
+# counted, not time: a page too busy to be looked at is not at rest.
+AT_REST = """call => {
+    const app = document.querySelector("[data-testid=stApp]")?.dataset ?? {};
+    const drawn = document.querySelector(".cv-brand") && !document.querySelector("[data-testid=stSkeleton]");
+    const idle = app.testConnectionState === "CONNECTED" && app.testScriptState === "notRunning";
+    const looks = window.looks?.call === call ? window.looks.quiet : 0;
+    window.looks = {call, quiet: drawn && idle ? looks + 1 : 0};
+    return window.looks.quiet >= 8;
+}"""
 
 
 def settled(window: Page) -> None:
-    """Wait until the page has had nothing under way for most of a second: keys pressed before are lost."""
-    quiet = 0
-    for _ in range(600):
-        state = window.locator("[data-testid=stApp]").get_attribute("data-test-script-state")
-        quiet = quiet + 1 if state == "notRunning" else 0
-        if quiet == 8:
+    """Wait until the page is drawn and has had nothing under way for most of a second: keys pressed before are lost."""
+    window.wait_for_function(AT_REST, arg=time.monotonic_ns(), polling=100, timeout=120_000)
+
+
+def comes(window: Page, true: Callable[[], bool], rests: int = 60) -> bool:
+    """Whether something comes to hold of the page at rest."""
+    for _ in range(rests):
+        settled(window)
+        if true():
+            return True
+    return False
+
+
+def until(window: Page, true: Callable[[], bool]) -> None:
+    """Wait until something holds of the page at rest."""
+    assert comes(window, true)
+
+
+def insist(window: Page, act: Callable[[], None], true: Callable[[], bool]) -> None:
+    """Do something until it has had its effect: on a busy machine the page may not listen yet. A page at work is left alone."""
+    for _ in range(6):
+        act()
+        if comes(window, true, rests=12):
             return
-        window.wait_for_timeout(100)
-    raise AssertionError("the page does not come to rest")
+    raise AssertionError("it had no effect")
 
 
 def press(window: Page, key: str, true: Callable[[], bool]) -> None:
-    """Press a key until it has had its effect: on a busy machine the page may not listen yet."""
-    for _ in range(12):
-        window.keyboard.press(key)
-        for _ in range(50):
-            if true():
-                settled(window)
-                return
-            window.wait_for_timeout(100)
-    raise AssertionError(f"key {key} had no effect")
+    """Press a key until it has had its effect."""
+    insist(window, lambda: window.keyboard.press(key), true)

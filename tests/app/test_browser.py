@@ -9,14 +9,13 @@ import os
 import re
 import threading
 import urllib.parse
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from columnar.flags import read_flags
-from tests.app.conftest import ROOT, press, serving, settled, watched
+from tests.app.conftest import ROOT, insist, press, serving, settled, until, watched
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -28,7 +27,6 @@ VIEWS = ("overview", "browse", "pairs", "duplicates", "contamination", "compare"
 def opened(window: Page, place: str) -> Page:
     """A place in the app, drawn to its end."""
     window.goto(place)
-    window.locator(".cv-brand").wait_for()
     settled(window)
     return window
 
@@ -36,15 +34,6 @@ def opened(window: Page, place: str) -> Page:
 def asked(window: Page) -> dict[str, list[str]]:
     """The query of the address bar."""
     return urllib.parse.parse_qs(urllib.parse.urlsplit(window.url).query)
-
-
-def until(window: Page, true: Callable[[], bool]) -> None:
-    """Wait until something holds, for at most a minute."""
-    for _ in range(600):
-        if true():
-            return
-        window.wait_for_timeout(100)
-    assert true()
 
 
 def count(window: Page) -> str:
@@ -70,7 +59,7 @@ def test_a_filter_changes_the_counts_and_the_address(window: Page) -> None:
     window.get_by_placeholder("Search any turn").fill("the")
     window.keyboard.press("Enter")
     until(window, lambda: count(window) == "35")
-    window.locator("mark.cv-found").first.wait_for()
+    assert window.locator("mark.cv-found").count()
     window.reload()
     settled(window)
     assert count(window) == "35" and asked(window)["q"] == ["the"]
@@ -82,9 +71,8 @@ def test_a_filter_changes_the_counts_and_the_address(window: Page) -> None:
     until(window, lambda: asked(window).get("q") == ["the"])
 
 
-def test_keys_move_through_the_rows_and_flag_them(window: Page, chromium: Browser, tiny: Path) -> None:
-    with serving(["python", "-m", "app", str(tiny)], tiny.parent) as address:
-        page, seen = watched(chromium, address)
+def test_keys_move_through_the_rows_and_flag_them(chromium: Browser, tiny: Path) -> None:
+    with serving(["python", "-m", "app", str(tiny)], tiny.parent) as address, watched(chromium, address) as (page, seen):
         opened(page, "/browse")
         shown = page.locator(".cv-why code")
         first = shown.inner_text()
@@ -94,7 +82,7 @@ def test_keys_move_through_the_rows_and_flag_them(window: Page, chromium: Browse
         press(page, "2", lambda: [(f["id"], f["flag"]) for f in read_flags(tiny)] == [(first, "broken")])
         press(page, "u", lambda: read_flags(tiny) == [])
         press(page, "m", lambda: page.locator(".cv-markdown").count() > 0)
-        assert seen == []
+    assert seen == []
 
 
 def test_keys_cross_the_end_of_a_page(window: Page) -> None:
@@ -106,10 +94,9 @@ def test_keys_cross_the_end_of_a_page(window: Page) -> None:
 
 def test_a_click_in_the_list_opens_the_row(window: Page) -> None:
     opened(window, "/browse?data=tiny")
-    box = window.locator("[data-testid=stDataFrame] canvas").first.bounding_box()
-    assert box is not None
-    window.mouse.click(box["x"] + 150, box["y"] + 36 + 44 * 3 + 20)
-    until(window, lambda: asked(window).get("row") is not None)
+    list_of_rows = window.locator("[data-testid=stDataFrame] canvas").first
+    third = {"x": 150, "y": 36 + 44 * 3 + 20}
+    insist(window, lambda: list_of_rows.click(position=third, force=True), lambda: asked(window).get("row") is not None)
     until(window, lambda: window.locator(".cv-why code").inner_text() == asked(window)["row"][0])
 
 
@@ -117,10 +104,10 @@ def test_a_link_opens_the_same_row_in_another_window(window: Page, chromium: Bro
     opened(window, "/browse?data=tiny&part=dropped&reason=contaminated")
     press(window, "j", lambda: "row" in asked(window))
     row = asked(window)["row"][0]
-    other, seen = watched(chromium, address)
-    opened(other, window.url)
-    assert other.locator(".cv-why code").inner_text() == row
-    assert "contaminated" in other.locator(".cv-why").inner_text() and other.locator("mark.cv-hit").count()
+    with watched(chromium, address) as (other, seen):
+        opened(other, window.url)
+        assert other.locator(".cv-why code").inner_text() == row
+        assert "contaminated" in other.locator(".cv-why").inner_text() and other.locator("mark.cv-hit").count()
     assert seen == []
 
 
@@ -129,9 +116,11 @@ def test_two_windows_flag_at_once_and_lose_nothing(chromium: Browser, tiny: Path
 
     from app import marks
 
-    with serving(["python", "-m", "app", str(tiny)], tiny.parent) as address:
-        first, seen = watched(chromium, address)
-        second, also = watched(chromium, address)
+    with (
+        serving(["python", "-m", "app", str(tiny)], tiny.parent) as address,
+        watched(chromium, address) as (first, seen),
+        watched(chromium, address) as (second, also),
+    ):
         opened(first, "/browse")
         opened(second, "/browse?source=faq")
         ids = (first.locator(".cv-why code").inner_text(), second.locator(".cv-why code").inner_text())
@@ -148,7 +137,7 @@ def test_two_windows_flag_at_once_and_lose_nothing(chromium: Browser, tiny: Path
             stop.set()
             written = writer.result()
         assert sum(f["flag"] == "check" for f in read_flags(tiny)) == written
-        assert seen == also == []
+    assert seen == also == []
 
 
 def test_hostile_rows_are_shown_and_do_nothing(window: Page) -> None:
@@ -186,15 +175,16 @@ def test_right_to_left_text_runs_from_the_right(window: Page) -> None:
 
 
 def test_plain_streamlit_from_another_folder_serves_this_machine_only(chromium: Browser, tiny: Path, tmp_path: Path) -> None:
-    with serving(["python", "-m", "streamlit", "run", str(ROOT / "app" / "main.py"), "--", str(tiny)], tmp_path) as address:
-        page, seen = watched(chromium, address)
+    words = ["python", "-m", "streamlit", "run", str(ROOT / "app" / "main.py"), "--", str(tiny)]
+    with serving(words, tmp_path) as address, watched(chromium, address) as (page, seen):
         opened(page, "/browse")
-        assert count(page) == "186" and seen == []
+        assert count(page) == "186"
         port = int(address.rpartition(":")[2])
         listening = [
             line.split()[1] for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:] if line.split()[3] == "0A"
         ]
         assert [place for place in listening if place.endswith(f":{port:04X}")] == [f"0100007F:{port:04X}"]
+    assert seen == []
 
 
 def test_the_picker_leads_to_a_dataset(window: Page) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.app.conftest import press, settled
+from tests.app.conftest import press, settled, until
 from tests.app.made import pairs, write_candidates, write_leaky, write_pairs
 
 if TYPE_CHECKING:
@@ -36,13 +36,12 @@ def more(datasets: Path) -> Path:
 
 def opened(window: Page, address: str) -> str:
     window.goto(f"/{address}")
-    window.wait_for_selector(f"{MAIN} h1")
     return at_rest(window)
 
 
 def at_rest(window: Page) -> str:
     """What the page says when it stands still, which is no exception."""
-    settled(window)
+    until(window, lambda: window.locator(f"{MAIN} h1").count() > 0)
     assert window.query_selector_all("[data-testid=stException]") == []
     return window.inner_text(MAIN)
 
@@ -66,7 +65,8 @@ VIEWS = {
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_view_opens_from_a_link(window: Page, more: Path, name: str) -> None:
     address, wanted = VIEWS[name]
-    assert wanted in opened(window, address).lower()
+    opened(window, address)
+    until(window, lambda: wanted in at_rest(window).lower())  # an answer may come a moment after the page
     if folder := os.environ.get("CARAVAN_SHOTS"):
         window.screenshot(path=str(Path(folder) / f"{name}.png"))
 
@@ -120,7 +120,7 @@ def test_the_prompt_stays_in_sight_while_one_scrolls(window: Page, more: Path) -
     window.set_viewport_size({"width": 1200, "height": 500})
     opened(window, f"pairs?data=more%2Fhostile_pairs&row={pairs()['same_head']['id']}")
     window.locator(".cv-panes").evaluate("e => e.scrollIntoView({block: 'end'})")
-    window.wait_for_timeout(300)
+    settled(window)
     box = window.locator(".cv-pinned").bounding_box()
     assert box is not None and 0 <= box["y"] < 250
 
@@ -140,14 +140,13 @@ def test_sql_runs_by_key_is_stopped_by_hand_and_is_taken_away(window: Page, more
     box = window.locator("textarea")
     box.fill("SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range * b.range % 7 = 3")
     box.press("Control+Enter")
-    window.get_by_role("button", name="Run").click()
-    window.get_by_role("button", name="Stop").last.click()
+    window.locator(".st-key-sql-stop button").click()
     window.wait_for_selector(".cv-problem")
     assert "stopped" in window.inner_text(".cv-problem")
+    settled(window)
     box.fill("SELECT range AS n FROM range(5000)")
-    box.press("Control+Enter")
     window.get_by_role("button", name="Run").click()
-    window.get_by_text("cut after 1,000 rows").first.wait_for()
+    until(window, lambda: "cut after 1,000 rows" in at_rest(window))
     with window.expect_download() as download:
         window.get_by_role("button", name="The first 1,000 rows as CSV").click()
     assert download.value.suggested_filename == "tiny-first-1000-rows.csv"
