@@ -45,6 +45,17 @@ HOSTILE = [
 ]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests in a real Chromium have a second try, when they end with a time-out of playwright's and only then.
+
+    Three programs share a machine that may stand still for a minute, and nothing a test waits for comes while it does.
+    """
+    if config.pluginmanager.hasplugin("rerunfailures"):
+        for item in items:
+            if "chromium" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.flaky(reruns=1, only_rerun=[r"^TimeoutError: (\w+\.\w+: )?Timeout \d+ms exceeded"]))
+
+
 def run(*words: str, cwd: Path = ROOT) -> None:
     """A command of ours that must succeed."""
     done = subprocess.run([sys.executable, "-m", *words], cwd=cwd, capture_output=True, text=True)
