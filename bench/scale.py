@@ -2,10 +2,10 @@
 
     python -m bench.scale --data ../shared/data --gb 0.1 0.2 --workers 1 2 4 --work /tmp/bench --json scale.json
 
-Texts as in bench.curation: real conversations, repeated with a number in each. The mix loads, measures, signs, finds exact and near
-duplicates, scans for benchmark items, samples half and writes. Every run is a process of its own with an empty cache. CPU seconds are
-user + system: `driver` of the process that was started, `workers` of the blocks they worked on, `start` of all else that Ray runs
-(imports of the workers, its servers). `same` says that the rows are those of the local run, byte for byte.
+Texts of bench.scale_data. The mix loads, measures, signs, finds exact and near duplicates, scans for benchmark items, samples half and
+writes. Every run is a process of its own with an empty cache. CPU seconds are user + system: `driver` of the process that was started,
+`workers` of the blocks they worked on, `start` of all else that Ray runs (imports of the workers, its servers). `same` says that the
+rows are those of the local run, byte for byte. Memory is a process's largest.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.curation import make_data
+from bench.scale_data import make_texts
 from columnar import cli
+from columnar.store import peak_rss_mb
 
 
 def config_of(files: list[Path], path: Path) -> Path:
     """The mix as a file."""
-    sources = "\n".join(f"  - {{name: {f.stem}, path: {f}, fraction: 0.5}}" for f in files)
+    sources = "\n".join(f"  - {{name: {f.name.split('.')[0]}, path: {f}, fraction: 0.5}}" for f in files)
     benchmarks = Path("recipes/mixes/tiny/benchmarks/benchmarks.yaml").absolute()
     text = f"name: scale\nkind: sft\nseed: 1\nsources:\n{sources}\ndedup: {{near: {{threshold: 0.7}}}}\n"
     path.write_text(text + f"decontam: {{benchmarks: {benchmarks}}}\n", encoding="utf-8")
@@ -80,7 +81,7 @@ def one(config: Path, out: Path, workers: int) -> dict[str, Any]:
         **told,
         "wall_s": time.perf_counter() - before,
         "driver_cpu": used.ru_utime + used.ru_stime,
-        "driver_mb": used.ru_maxrss >> 10,
+        "driver_mb": peak_rss_mb(),
         "rows": manifest["counts"]["in"],
         "rows_sha256": manifest["rows_sha256"],
     }
@@ -96,7 +97,7 @@ def main(args: argparse.Namespace) -> int:
     work = Path(args.work)
     lines: list[dict[str, Any]] = []
     for gb in args.gb:
-        config = config_of(make_data(Path(args.data), work, gb), work / f"mix-{gb:g}.yaml")
+        config = config_of(make_texts(Path(args.data), work, gb), work / f"mix-{gb:g}.yaml")
         base: dict[str, Any] = {}
         for workers in [0, *args.workers]:
             runs = [run(config, work / "run" / "out", workers) for _ in range(args.rounds)]
@@ -130,7 +131,7 @@ if __name__ == "__main__":
     made = argparse.ArgumentParser("python -m bench.scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--data", default="../shared/data")
     made.add_argument("--gb", type=float, nargs="+", default=[0.1, 0.2])
-    made.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    made.add_argument("--workers", type=int, nargs="*", default=[1, 2, 4], help="none after it: only this process")
     made.add_argument("--rounds", type=int, default=1, help="the least CPU of so many counts")
     made.add_argument("--work", default="/tmp/bench")
     made.add_argument("--json", dest="save", metavar="FILE")

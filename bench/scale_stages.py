@@ -19,8 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.curation import make_data
 from bench.scale import config_of
+from bench.scale_data import make_texts
 from columnar import cli
 
 
@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
         return 0
     everything: list[dict[str, Any]] = []
     for gb in args.gb:
-        config = config_of(make_data(Path(args.data), work, gb), work / f"mix-{gb:g}.yaml")
+        config = config_of(make_texts(Path(args.data), work, gb), work / f"mix-{gb:g}.yaml")
         runs = []
         for _ in range(args.rounds + 1):  # the first compiles
             command = [sys.executable, "-m", "bench.scale_stages", "--one", str(config), "--work", str(work)]
