@@ -27,6 +27,7 @@ import pyarrow as pa
 from columnar.cli import say
 from columnar.engine import Block, Held, Result
 from columnar.errors import CaravanError, ConfigError, InputError, StoreError
+from columnar.files import unreadable
 from columnar.store import peak_rss_mb, whole_file
 
 TRIES = 3  # a block whose worker dies so often is to blame, not the worker
@@ -262,6 +263,8 @@ def _width(gpus: float) -> int:
 def _failure(bad: list[tuple[str, CaravanError]], count: int) -> CaravanError:
     """The error of a run some of whose blocks could not be worked on."""
     first = bad[0][1]
+    if len(bad) > 1 and all(type(problem) is InputError for _, problem in bad):  # source files, which name themselves
+        return unreadable({name: str(problem).removeprefix(f"{name}: ") for name, problem in bad}, count, first.hint)
     if type(first) is not CaravanError:  # an error of ours says what to do about it
         return first
     names = "".join(f"\n  {name}: {problem}" for name, problem in bad[:NAMED]) + (f"\n  and {len(bad) - NAMED:,} more" * (len(bad) > NAMED))

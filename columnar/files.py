@@ -13,22 +13,26 @@ import difflib
 import glob
 import hashlib
 import json
+import os
 import posixpath
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from columnar.config import Config
 from columnar.errors import InputError, StoreError
-from columnar.filesystem import Object, cache_dir, is_remote, place, url_of
+from columnar.filesystem import Object, Refused, cache_dir, is_remote, place, url_of
 from columnar.store import file_sha256, write_json
 
 TYPES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
 COMPRESSED = (".gz", ".zst")
 _EXPECTED = f"expected files ending in {', '.join(TYPES)}, also with .gz or .zst"
+NAMED = 50  # bad files that an error names
+LEAVE_OUT = "make it readable, or leave out such files whole: on_bad_file: skip"
 SPLITS = ("train", "validation", "valid", "val", "dev", "test")
 
 
@@ -43,6 +47,7 @@ class SourceSpec(Config):
     revision: str | None = None  # hf:// only: branch, tag or commit; a commit in the path does the same
     split: str | None = None  # of several splits, the one to read; kept in origin.split
     max_reject: float | None = None  # share of rows that may be malformed; None: the command's default
+    on_bad_file: Literal["fail", "skip"] = "fail"  # a file that cannot be read to its end: end the run, or leave all of it out, and say so
     limit: int | None = None  # read only so many records
     header: bool | None = None  # csv, tsv: is the first line a header; None: look
 
@@ -54,8 +59,9 @@ class SourceFile(NamedTuple):
     place: str
     uri: str
     revision: str | None
-    bytes: int
-    sha256: str
+    bytes: int = 0
+    sha256: str = ""
+    problem: str | None = None  # why it cannot be read at all, where that is known without reading it
 
 
 def file_type(path: Path | str) -> str | None:
@@ -67,30 +73,54 @@ def file_type(path: Path | str) -> str | None:
 
 
 def resolve(spec: SourceSpec, root: Path = Path()) -> list[SourceFile]:
-    """The files of a source, in a fixed order, each hashed.
+    """The files of a source, in a fixed order, each hashed; under `on_bad_file: skip` also those that cannot be read, with their problem.
 
     Args:
         root: where relative paths start; it is not part of a file's place or uri.
 
     Raises:
-        InputError: a missing file, a directory without data, a pattern that matches nothing, a type we do not read.
+        InputError: a missing file, a directory without data, a pattern that matches nothing, a type we do not read, no permission.
     """
-    found: list[tuple[Path, str, str, str | None]] = []
+    found: list[SourceFile] = []
     for entry in [spec.path] if isinstance(spec.path, str) else spec.path:
         if entry.startswith("hf://"):
             from columnar.hub import resolve_hub
 
-            found += resolve_hub(entry, spec.revision, spec.split)
-        elif is_remote(url := placed(entry, root)):
-            found += [(path, name, uri, None) for path, name, uri in _from_store(url, spec.split)]
-        else:
-            found += [(path, place, uri, None) for path, place, uri in _local(entry, spec.split, root)]
+            found += [SourceFile(*file) for file in resolve_hub(entry, spec.revision, spec.split)]
+            continue
+        try:
+            found += _from_store(url, spec) if is_remote(url := placed(entry, root)) else _local(entry, spec.split, root)
+        except (NotThere, PermissionError) as error:
+            if spec.on_bad_file == "fail" or file_type(entry) is None or glob.has_magic(entry):
+                raise
+            said = str(error) if isinstance(error, NotThere) else error.strerror
+            found.append(SourceFile(root / entry, Path(entry).name, url, None, problem=str(said).removeprefix(f"{url}: ")))
     if not found:
         raise InputError(f"{spec.name}: path is empty", "give a file, a directory, a pattern or hf://datasets/owner/name")
-    return [
-        SourceFile(path, place, uri, revision, path.stat().st_size, sha256_of(path))
-        for (path, _, uri, revision), place in zip(found, _distinct([f[1] for f in found], [f[2] for f in found]), strict=True)
-    ]
+    places = _distinct([file.place for file in found], [file.uri for file in found])
+    files = [_hashed(file._replace(place=place)) for file, place in zip(found, places, strict=True)]
+    bad = {file.uri: file.problem for file in files if file.problem}
+    if bad and (spec.on_bad_file == "fail" or len(bad) == len(files)):
+        raise unreadable(bad, len(files), LEAVE_OUT if spec.on_bad_file == "fail" else None)
+    return files
+
+
+def _hashed(file: SourceFile) -> SourceFile:
+    if file.problem:
+        return file
+    try:
+        return file._replace(bytes=file.path.stat().st_size, sha256=sha256_of(file.path))
+    except OSError as error:
+        return file._replace(problem=(error.strerror or str(error)).lower())
+
+
+def unreadable(bad: dict[str, str], of: int, hint: str | None) -> InputError:
+    """The error of files that cannot be read: uri -> what is wrong."""
+    lines = [f"{uri}: {problem}" for uri, problem in bad.items()]
+    if len(lines) == 1:
+        return InputError(lines[0], hint)
+    more = [f"and {len(lines) - NAMED:,} more"] if len(lines) > NAMED else []
+    return InputError("\n  ".join([f"{len(lines):,} of {of:,} files cannot be read:", *lines[:NAMED], *more]), hint)
 
 
 def placed(entry: str, root: Path) -> str:
@@ -102,6 +132,10 @@ def placed(entry: str, root: Path) -> str:
     return f"{scheme}://{posixpath.normpath(f'{rest}/{entry}')}"
 
 
+class NotThere(InputError):
+    """What a source names is not there, or not for us."""
+
+
 def sources_of(url: str, split: str | None) -> list[Object]:
     """The objects a source means (columnar.remote.sources); what is wrong with them is wrong with an input."""
     from columnar.remote import sources
@@ -109,54 +143,67 @@ def sources_of(url: str, split: str | None) -> list[Object]:
     try:
         return sources(url, split)
     except StoreError as error:
-        raise InputError(str(error), error.hint) from error
+        raise (NotThere if isinstance(error, Refused) else InputError)(str(error), error.hint) from error
 
 
-def _from_store(url: str, split: str | None) -> list[tuple[Path, str, str]]:
+def _from_store(url: str, spec: SourceSpec) -> list[SourceFile]:
     """The files of a source in an object store, copied once; what did not change is not copied again."""
     from columnar.remote import copy, same
 
-    items = sources_of(url, split)
+    items = sources_of(url, spec.split)
+    bad = {item.url: item.problem for item in items if item.problem}
+    if bad and spec.on_bad_file == "fail":  # before anything is copied
+        raise unreadable(bad, len(items), LEAVE_OUT)
     try:
-        copy([item for item in items if not same(place(item.url), item)], url)
+        copy([item for item in items if item.url not in bad and not same(place(item.url), item)], url)
     except StoreError as error:
         raise InputError(str(error), error.hint) from error
-    return [(place(item.url), item.name, item.url) for item in items]
+    return [SourceFile(place(item.url), item.name, item.url, None, problem=item.problem) for item in items]
 
 
-def _local(entry: str, split: str | None, root: Path) -> list[tuple[Path, str, str]]:
+def _local(entry: str, split: str | None, root: Path) -> list[SourceFile]:
+    def chosen(files: list[Path], names: Callable[[Path], tuple[str, str]]) -> list[SourceFile]:
+        return [SourceFile(file, *names(file), None) for file in of_split(files, split, entry)]
+
     path = root / Path(entry).expanduser()
     if path.is_dir():
         if (path / "manifest.json").is_file() and (path / "rows").is_dir():  # a dataset directory of ours: its rows, not its sidecars
             rows = sorted((path / "rows").glob("*.parquet"))
-            return [(file, f"rows/{file.name}", f"{entry.rstrip('/')}/rows/{file.name}") for file in of_split(rows, split, entry)]
-        files = sorted(f for f in path.rglob("*") if f.is_file() and file_type(f) and not _hidden(f.relative_to(path)))
+            return chosen(rows, lambda file: (f"rows/{file.name}", f"{entry.rstrip('/')}/rows/{file.name}"))
+        files = sorted(f for f in path.rglob("*") if _wanted(f) and not _hidden(f.relative_to(path)))
         if not files:
             others = sorted({f.suffix or f.name for f in path.rglob("*") if f.is_file()})
             raise InputError(
                 f"{entry}: a directory without data" + (f" (found only {', '.join(others[:8])})" if others else " (it is empty)"),
                 _EXPECTED,
             )
-        return [(f, str(f.relative_to(path)), f"{entry.rstrip('/')}/{f.relative_to(path)}") for f in of_split(files, split, entry)]
+        return chosen(files, lambda file: (str(file.relative_to(path)), f"{entry.rstrip('/')}/{file.relative_to(path)}"))
     if path.exists():
         if file_type(path) is None:
             raise InputError(f"{entry}: not a type we read", _EXPECTED)
-        return [(path, path.name, entry)]
+        return [SourceFile(path, path.name, entry, None)]
     if glob.has_magic(entry):
         named = Path(entry).expanduser()
         matches = sorted(root / p for p in glob.glob(str(named), root_dir=root, recursive=True))  # noqa: PTH207 -- patterns may be absolute
-        files = [f for f in matches if f.is_file() and file_type(f)]
+        files = [f for f in matches if _wanted(f)]
+        files += [f for f in matches if f.is_dir() and file_type(f) and not any(f in other.parents for other in files)]
+        files.sort()
         if not files:
             raise InputError(f"{entry}: the pattern matches no data file", _EXPECTED)
         fixed = root / Path(re.split(r"[*?\[]", str(named), maxsplit=1)[0] + "x").parent
-        return [
-            (f, str(f.relative_to(fixed)), str(f if named.is_absolute() else f.relative_to(root))) for f in of_split(files, split, entry)
-        ]
+        return chosen(files, lambda f: (str(f.relative_to(fixed)), str(f if named.is_absolute() else f.relative_to(root))))
     if "://" in entry:
         raise InputError(f"{entry}: not a kind of place we read", "expected a local path, hf://datasets/…, s3://bucket/… or gs://bucket/…")
     near = [p.name for p in path.parent.glob("*") if p.is_file()][:1000] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, near, 1)
-    raise InputError(f"{entry}: no such file or directory", f"did you mean {path.parent / close[0]}?" if close else None)
+    raise NotThere(f"{entry}: no such file or directory", f"did you mean {path.parent / close[0]}?" if close else None)
+
+
+def _wanted(path: Path) -> bool:
+    """Is this a file to read, or something that stands where one should be (a link to nothing, a folder that nobody may look into)?"""
+    if path.is_dir():
+        return not os.access(path, os.R_OK | os.X_OK)
+    return file_type(path) is not None and (path.is_file() or path.is_symlink())
 
 
 def _hidden(path: Path) -> bool:

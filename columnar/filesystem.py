@@ -44,6 +44,11 @@ class Object(NamedTuple):
     url: str
     size: int
     tag: str  # another one whenever the object is another one
+    problem: str | None = None  # why it cannot be had
+
+
+class Refused(StoreError):
+    """A store that answers has no such thing, or not for us."""
 
 
 def cache_dir() -> Path:
@@ -195,6 +200,20 @@ def objects(url: str, names: Iterable[str]) -> list[Object]:
     return [item._replace(name=name) for name, item in zip(names, found, strict=True) if item]
 
 
+def asked(url: str, names: Iterable[str]) -> list[Object]:
+    """The same, with the problem of each that has gone or that the store refuses to give."""
+    base = url.rstrip("/")
+
+    def one(name: str) -> Object:
+        try:
+            found = look(f"{base}/{name}")
+        except Refused as error:
+            return Object(name, f"{base}/{name}", 0, "", str(error).removeprefix(f"{base}/{name}: "))
+        return found._replace(name=name) if found else Object(name, f"{base}/{name}", 0, "", "was listed, and is gone")
+
+    return at_once(one, names)
+
+
 def get(item: Object, target: Path) -> None:
     """Copy an object to a file.
 
@@ -260,14 +279,12 @@ def _refused(url: str, what: str, said: str) -> StoreError:
             said = said.replace(secret, "…")
     server = urlsplit(_endpoint(scheme) or "").hostname or {"s3": "Amazon S3", "gs": "Google Cloud Storage"}[scheme]
     if re.search(r"NO_SUCH_BUCKET|bucket does not exist|Bucket '.*' not found", said):
-        return StoreError(f"{url}: no bucket {bucket!r} at {server}", f"make it first, or check its name and {_SET[scheme]}")
+        return Refused(f"{url}: no bucket {bucket!r} at {server}", f"make it first, or check its name and {_SET[scheme]}")
     if re.search(
         r"ACCESS_DENIED|INVALID_ACCESS_KEY|INVALID_SIGNATURE|SIGNATURE_DOES_NOT|UNRECOGNIZED|EXPIRED|HTTP status 40[13]|PERMISSION", said
     ):
         hint = "the permissions needed: s3:ListBucket and s3:GetObject to read, s3:PutObject and s3:DeleteObject to write"
-        return StoreError(
-            f"{url}: cannot {what}: {server} refuses (access denied)", hint if _credentials(scheme) else _NO_CREDENTIALS[scheme]
-        )
+        return Refused(f"{url}: cannot {what}: {server} refuses (access denied)", hint if _credentials(scheme) else _NO_CREDENTIALS[scheme])
     if re.search(r"NETWORK_CONNECTION|REQUEST_TIMEOUT|[Tt]imed out|[Cc]ould not (connect|resolve)|UNAVAILABLE", said):
         reason = re.split(r" error_info=| \(Request ID", re.split(r"Details: |with a last message of ", said)[-1])[0].strip()
         return StoreError(f"{url}: {server} does not answer: {reason}", f"check the network and {_SET[scheme]}")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pyarrow as pa
 
+from columnar.errors import InputError
 from columnar.files import SourceFile, SourceSpec, file_type
 from columnar.formats.shape import Bad, Draft, Record, Shape
 from columnar.readers import RawRecord, blocks, decode, read
@@ -25,10 +26,10 @@ PLAIN = 0.5  # share of records that must take the fast way for it to go on
 
 
 class Reject(NamedTuple):
-    """A row that is not good: where it is and why."""
+    """A row that is not good, or (without a line) a whole file: where it is and why."""
 
     file: str
-    line: int
+    line: int | None
     problem: Problem
     raw: str
 
@@ -43,15 +44,19 @@ class Part(NamedTuple):
 
 def ingest(file: SourceFile, shape: Shape, spec: SourceSpec, schema: pa.Schema, samples: list[Record], limit: int | None) -> Iterator[Part]:
     """Every record of a file (or the first `limit`) as rows and rejects."""
+    plan = None
     if file.bytes >= FAST_BYTES and not spec.columns and file_type(file.path) in (".jsonl", ".ndjson", ".json"):
         from columnar import fast
 
         plan = fast.plan(shape, samples)
+    try:
         if plan is not None:
             yield from _fast(file, shape, spec, schema, plan, limit)
             return
-    for records in _gathered(named_fields(read(file.path, spec.header), spec.columns), limit):
-        yield _generic(file, shape, spec, schema, records)
+        for records in _gathered(named_fields(read(file.path, spec.header), spec.columns), limit):
+            yield _generic(file, shape, spec, schema, records)
+    except InputError as error:
+        raise InputError(str(error), f"{error.hint}, or leave out such files whole: on_bad_file: skip") from error
 
 
 def _gathered(records: Iterator[RawRecord], limit: int | None) -> Iterator[list[RawRecord]]:

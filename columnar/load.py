@@ -6,12 +6,13 @@
 
 `--format auto` recognises the shape from the first records and says how it maps the fields; what it does not map is kept in `meta`.
 Rows that are malformed go to rejects.jsonl with file, line, path, what was found and what was expected; more than --max-reject
-(a share of all rows) of them is an error.
+(a share of all rows) of them is an error. A file that cannot be read to its end is one, too, unless --on-bad-file skip leaves it out.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
 import shutil
@@ -25,12 +26,13 @@ from typing import IO, Any
 
 from columnar import cli, store
 from columnar.errors import ConfigError, InputError, RejectedRows, StoreError
-from columnar.files import SourceFile, SourceSpec, resolve, sha256_of
+from columnar.files import SourceFile, SourceSpec, resolve, sha256_of, unreadable
 from columnar.filesystem import place, shown
 from columnar.formats import NAMES, detect, named
 from columnar.formats.ours import ROWS, kinds_in
 from columnar.formats.shape import Shape
 from columnar.ingest import Part, Reject, ingest, named_fields
+from columnar.ingest_on import FileBlock, Ingester, Parts, kept
 from columnar.readers import read
 from columnar.record import Problem, schema_of
 
@@ -39,6 +41,7 @@ __all__ = ["SourceSpec", "detect", "iter_records", "load_source", "main", "sourc
 VERSION = 1
 MAX_REJECT = 0.01
 SAMPLE = 100  # records looked at to recognise a shape
+FIRST = 5  # files left out that are named at the end
 
 
 def source_key(spec: SourceSpec, files: list[SourceFile]) -> str:
@@ -51,11 +54,11 @@ def iter_records(source: SourceSpec | Path | str) -> Iterator[tuple[str, int, di
     """The raw records of a source, unmapped: (place, 0-based number, fields); `columns:` of a spec are applied.
 
     Raises:
-        InputError: a file that cannot be read.
+        InputError: a file that cannot be read, whatever `on_bad_file` says.
         RejectedRows: a record that cannot be decoded.
     """
     spec = source if isinstance(source, SourceSpec) else SourceSpec(name=Path(str(source)).name, path=str(source))
-    for file in resolve(spec):
+    for file in resolve(spec.model_copy(update={"on_bad_file": "fail"})):
         for record in named_fields(read(file.path, spec.header), spec.columns):
             if record.value is None:
                 raise RejectedRows(f"{file.uri}:{record.line}: {record.problem}")
@@ -69,7 +72,7 @@ def load_source(
     force: bool = False,
     files: list[SourceFile] | None = None,
     on_rows: Callable[[int, int], None] | None = None,
-    parts: Callable[[SourceFile], Iterator[Part]] | None = None,
+    parts: Parts | None = None,
 ) -> dict[str, Any]:
     """Write the source as a dataset directory and give its counts; does nothing when it is there already under the same key.
 
@@ -79,11 +82,13 @@ def load_source(
         parts: what each file holds, where it is read already (columnar.ingest_on).
 
     Returns:
-        {in, rows, rejects, records, kinds, format, mapping, by_problem}; in == rows + rejects.
+        {in, rows, rejects, records, kinds, format, mapping, by_problem}; in == rows + rejects; and `bad_files`, how many were left out
+        because they could not be read, where some were.
 
     Raises:
         RejectedRows: more rows are malformed than `max_reject` allows; rejects.jsonl is written, the manifest is not.
-        InputError, ConfigError, StoreError: see columnar.errors.
+        InputError: a file cannot be read, and `on_bad_file` is not `skip`; or none can.
+        ConfigError, StoreError: see columnar.errors.
     """
     started = time.time()
     files = resolve(spec) if files is None else files
@@ -103,12 +108,26 @@ def load_source(
     problems: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     first: Reject | None = None
+    bad: dict[str, str] = {}
     inputs = []
     with store.whole_file(out / "rejects.jsonl") as temporary, temporary.open("w", encoding="utf-8") as rejected:
         left = spec.limit
         for file in files:
             seen = 0
-            for part in parts(file) if parts else ingest(file, shape, spec, writer.schema, samples, left):
+            if file.problem:
+                made: Iterator[Part] | str = file.problem
+            elif parts:
+                made = parts(file)
+            elif spec.on_bad_file == "fail":
+                made = ingest(file, shape, spec, writer.schema, samples, left)
+            else:
+                aside = FileBlock(0, file, out / ".aside.arrow.tmp", left)
+                made = kept(aside.rows, Ingester([(spec, shape, samples)])(aside))
+            if isinstance(made, str):
+                bad[file.uri] = made
+                left_out = Reject(file.uri, None, Problem("", made, "a file that can be read to its end"), "")
+                _write_reject(rejected, left_out)
+            for part in () if isinstance(made, str) else made:
                 writer.write(part.rows)
                 for reject in part.rejects:
                     first = first or reject
@@ -121,13 +140,20 @@ def load_source(
                 counts["rows"] += part.rows.num_rows
                 if on_rows:
                     on_rows(counts["rows"], counts["rejects"])
-            _unchanged(file)
-            inputs.append({"uri": file.uri, "revision": file.revision, "sha256": file.sha256, "bytes": file.bytes, "records": seen})
+            if not file.problem:
+                _unchanged(file)
+            told = {"uri": file.uri, "revision": file.revision, "sha256": file.sha256, "bytes": file.bytes, "records": seen}
+            inputs.append(told | ({"problem": made} if isinstance(made, str) else {}))
             counts["records"] += seen
             if left is not None:
                 left -= seen
         writer.close()
+    (out / ".aside.arrow.tmp").unlink(missing_ok=True)
+    if len(bad) == len(files):
+        shutil.rmtree(out / "rows")
+        raise unreadable(bad, len(files), None)
     counts["in"] = counts["rows"] + counts["rejects"]
+    counts |= {"bad_files": len(bad)} if bad else {}
     counts["kinds"], counts["by_problem"] = dict(sorted(kinds.items())), dict(sorted(problems.items()))
     limit = MAX_REJECT if spec.max_reject is None else spec.max_reject
     if counts["rejects"] > limit * counts["in"]:
@@ -161,8 +187,11 @@ def shape_of(spec: SourceSpec, files: list[SourceFile]) -> tuple[Shape, str, lis
     """The shape of a source, in words how its fields are mapped, and the records that were looked at."""
     samples: list[dict[str, Any]] = []
     for file in files:
-        records = named_fields(read(file.path, spec.header), spec.columns)
-        samples += [r.value for r in islice(records, SAMPLE) if r.value is not None]
+        if file.problem:
+            continue
+        with contextlib.suppress(InputError):  # said when it is its turn to be read
+            records = named_fields(read(file.path, spec.header), spec.columns)
+            samples += [r.value for r in islice(records, SAMPLE) if r.value is not None]
         if len(samples) >= SAMPLE:
             break
     if not samples:  # nothing to look at: every record of the beginning is malformed, and reading will say how
@@ -220,6 +249,19 @@ def _clear(out: Path, force: bool) -> None:
         shutil.rmtree(out / part, ignore_errors=True)
 
 
+def say_left_out(out: Path, count: int) -> None:
+    """Name the first files that were left out because they could not be read: rejects.jsonl names all."""
+    if not count:
+        return
+    cli.say(f"warning: {count:,} files could not be read and were left out whole (on_bad_file: skip):")
+    with (out / "rejects.jsonl").open(encoding="utf-8") as file:
+        lines = (line for line in map(json.loads, file) if line["line"] is None)
+        for line in islice(lines, FIRST):
+            cli.say(f"  {line['file']}: {line['found']}")
+    if count > FIRST:
+        cli.say(f"  and {count - FIRST:,} more: {shown(out / 'rejects.jsonl')}")
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
     made = cli.parser("columnar.load", __doc__)
@@ -236,6 +278,9 @@ def main(argv: list[str] | None = None) -> int:
     made.add_argument("--revision", help="hf:// only: branch, tag or commit")
     made.add_argument("--split", help="of several splits, the one to read")
     made.add_argument("--max-reject", type=float, metavar="SHARE", help=f"share of rows that may be malformed (default {MAX_REJECT})")
+    made.add_argument(
+        "--on-bad-file", choices=["fail", "skip"], default="fail", help="a file that cannot be read: end the run (default), or leave it out"
+    )
     made.add_argument("--limit", type=int, metavar="N", help="read only the first N records")
     made.add_argument("--header", action=argparse.BooleanOptionalAction, help="csv, tsv: the first line is (not) a header")
     made.add_argument("--force", action="store_true", help="replace whatever dataset --out holds")
@@ -260,6 +305,7 @@ def _main(args: argparse.Namespace) -> int:
         revision=args.revision,
         split=args.split,
         max_reject=args.max_reject,
+        on_bad_file=args.on_bad_file,
         limit=args.limit,
         header=args.header,
     )
@@ -280,6 +326,7 @@ def _main(args: argparse.Namespace) -> int:
     cli.say(f"{counts['rows']:,} rows, {counts['rejects']:,} rejected, from {counts['records']:,} records -> {shown(args.out)}")
     for problem, n in counts["by_problem"].items():
         cli.say(f"  rejected {n:,}: {problem}")
+    say_left_out(args.out, counts.get("bad_files", 0))
     if args.json:
         cli.emit(counts)
     return 0

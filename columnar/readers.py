@@ -5,14 +5,17 @@ for record in read(Path("chats.jsonl.gz")): record.row, record.line, record.valu
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import re
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import msgspec
+import pyarrow as pa
 
 from columnar.errors import InputError
 from columnar.files import file_type
@@ -37,24 +40,35 @@ def open_bytes(path: Path) -> IO[bytes]:
     if path.name.endswith(".gz"):
         return gzip.open(path, "rb")  # type: ignore[return-value]
     if path.name.endswith(".zst"):
-        import pyarrow as pa
-
         return pa.input_stream(str(path), compression="zstd")
     return path.open("rb")
+
+
+@contextlib.contextmanager
+def damage(path: Path) -> Iterator[None]:
+    """What decoders say of a file that is cut off or damaged, as an `InputError`; what the system says (permissions, disk) passes."""
+    try:
+        yield
+    except (EOFError, zlib.error, zipfile.BadZipFile, OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        said = str(error).strip().split("\n")[0]
+        raise InputError(f"{path}: cannot be read to its end: {said}", "the file is cut off or damaged: fetch it again") from error
 
 
 def read(path: Path, header: bool | None = None) -> Iterator[RawRecord]:
     """Every record of a file, in order.
 
     Raises:
-        InputError: the file is empty, damaged (cut-off gzip, not a Parquet file), or its type is not one we read.
+        InputError: the file is empty, damaged (cut-off gzip, a list that never ends, no Parquet file), or its type is not one we read.
     """
     kind = file_type(path)
     if kind in (".csv", ".tsv", ".xlsx", ".parquet"):
         from columnar import tables
 
         reader = {".parquet": tables.read_parquet, ".xlsx": tables.read_xlsx}.get(kind)
-        yield from reader(path) if reader else tables.read_delimited(path, "\t" if kind == ".tsv" else ",", header)
+        with damage(path):
+            yield from reader(path) if reader else tables.read_delimited(path, "\t" if kind == ".tsv" else ",", header)
     elif kind in (".jsonl", ".ndjson", ".json"):
         for row, (line, raw) in enumerate(pieces(path)):
             yield decode(row, line, raw)
@@ -72,29 +86,24 @@ def blocks(path: Path) -> Iterator[tuple[Sequence[int], list[bytes]]]:
     """The same, many records at a time: the lines they begin on, their texts; never empty.
 
     Raises:
-        InputError: the file is empty, or its compression is damaged.
+        InputError: the file is empty, its compression is damaged, or the list that it is does not end.
     """
     some = False
-    try:
-        with open_bytes(path) as file:
-            head = file.read(BLOCK)
-            refuse_utf16(path, head)
-            if head.startswith(b"\xef\xbb\xbf"):
-                head = head[3:]
-            first = head.lstrip()
-            if file_type(path) == ".json" and first.startswith(b"["):
-                chosen = _in_blocks(_elements(file, head))
-            elif file_type(path) == ".json" and first.startswith(b"{") and not _is_lines(first):
-                chosen = iter([([1], [head + file.read()])])
-            else:
-                chosen = _lines(file, head)
-            for block in chosen:
-                some = True
-                yield block
-    except (EOFError, zlib.error, OSError) as error:
-        if isinstance(error, FileNotFoundError | PermissionError):
-            raise
-        raise InputError(f"{path}: cannot be uncompressed to its end: {error}", "the file is cut off or damaged: fetch it again") from error
+    with damage(path), open_bytes(path) as file:
+        head = file.read(BLOCK)
+        refuse_utf16(path, head)
+        if head.startswith(b"\xef\xbb\xbf"):
+            head = head[3:]
+        first = head.lstrip()
+        if file_type(path) == ".json" and first.startswith(b"["):
+            chosen = _in_blocks(_elements(file, head))
+        elif file_type(path) == ".json" and first.startswith(b"{") and not _is_lines(first):
+            chosen = iter([([1], [head + file.read()])])
+        else:
+            chosen = _lines(file, head)
+        for block in chosen:
+            some = True
+            yield block
     if not some:
         raise InputError(f"{path}: the file is empty", "expected at least one record")
 
@@ -155,20 +164,22 @@ def _lines(file: IO[bytes], head: bytes) -> Iterator[tuple[Sequence[int], list[b
 
 # one JSON string (group 1 is empty when the buffer ends inside it), or one bracket or comma
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+("?)|[{}\[\],]', re.DOTALL)
-_CUT_OFF = b"["
 
 
 def _elements(file: IO[bytes], head: bytes) -> Iterator[tuple[int, bytes]]:
-    """The elements of a JSON list, one at a time; what is malformed inside an element is its own problem."""
+    """The elements of a JSON list, one at a time; what is malformed inside an element is its own problem.
+
+    Raises:
+        EOFError: the list is never closed.
+    """
     start = at = head.index(b"[") + 1
     buffer, line, depth = head, 1 + head[:start].count(b"\n"), 0
     while True:
-        inside = False
         for token in _TOKEN.finditer(buffer, at):
             sign = token.group()
             if sign[0] == 34:
                 if not token.group(1):
-                    at, inside = token.start(), True
+                    at = token.start()
                     break
             elif sign in b"{[":
                 depth += 1
@@ -188,13 +199,8 @@ def _elements(file: IO[bytes], head: bytes) -> Iterator[tuple[int, bytes]]:
                 depth = max(depth - 1, 0)
             at = token.end()
         block = file.read(BLOCK)
-        if not block:  # the list was never closed
-            left = buffer[start:].strip()
-            if left:
-                yield line, left
-            if not inside and depth == 0:
-                yield line, _CUT_OFF
-            return
+        if not block:
+            raise EOFError(f"a list that is never closed (line {line + buffer[start:].rstrip().count(10)} is the last)")
         buffer, at, start = buffer[start:] + block, at - start, 0
 
 

@@ -26,7 +26,7 @@ from typing import Any
 
 from columnar import cli, filesystem
 from columnar.errors import StoreError
-from columnar.filesystem import Object, at_once, cache_dir, get, listed, look, objects, place, put, url_of
+from columnar.filesystem import Object, Refused, asked, at_once, cache_dir, get, listed, look, objects, place, put, url_of
 
 MANIFEST, FLAGS = "manifest.json", "flags.jsonl"
 FOLDERS = ("rows", "cols", "hits", "dropped")
@@ -252,6 +252,8 @@ def _alone(url: str) -> Iterator[None]:
 def sources(url: str, split: str | None) -> list[Object]:
     """The objects that a source means: one object, a folder, a pattern (`**` for folders), or a dataset directory's rows; by name.
 
+    One of several that has gone or is refused comes with its problem.
+
     Raises:
         StoreError: nothing there, nothing of a type we read, an unfinished dataset.
     """
@@ -285,11 +287,11 @@ def sources(url: str, split: str | None) -> list[Object]:
         if not there and magic is None:
             parent, _, name = base.rpartition("/")
             near = difflib.get_close_matches(name, [n for n, _ in listed(parent) if "/" not in n], 1) if "://" in parent[:-1] else []
-            raise StoreError(f"{url}: nothing there", f"did you mean {parent}/{near[0]}?" if near else None)
+            raise Refused(f"{url}: nothing there", f"did you mean {parent}/{near[0]}?" if near else None)
         some = ", ".join(there[:8]) or "nothing"
         raise StoreError(f"{url}: no data file {'matches' if magic is not None else 'in it'}", f"{base} holds: {some}")
     chosen = of_split([Path(name) for name in found], split, url)
-    return objects(base, map(str, chosen))
+    return asked(base, map(str, chosen))
 
 
 def here(path: str) -> Path:

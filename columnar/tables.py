@@ -125,7 +125,7 @@ def read_parquet(path: Path) -> Iterator[RawRecord]:
 
     try:
         file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
+    except pa.ArrowInvalid as error:
         raise InputError(f"{path}: not a whole Parquet file: {error}", "the file is cut off or damaged: fetch it again") from error
     if file.metadata.num_rows == 0:
         raise InputError(f"{path}: the file is empty (columns: {', '.join(file.schema_arrow.names)})", "expected at least one row")
@@ -144,8 +144,8 @@ def read_xlsx(path: Path) -> Iterator[RawRecord]:
 
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except (zipfile.BadZipFile, KeyError, OSError) as error:
-        raise InputError(f"{path}: not an xlsx workbook: {error}") from error
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise InputError(f"{path}: not an xlsx workbook: {error}", "the file is cut off or damaged: fetch it again") from error
     row = 0
     for sheet in book.worksheets:
         names: list[str] = []

@@ -64,6 +64,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         cli.emit(manifest)
     else:
+        from columnar.load import say_left_out
         from curation.card import funnel_rows
 
         counts = manifest["identity"]["counts"]
@@ -71,6 +72,7 @@ def main(args: argparse.Namespace) -> int:
         for name, source in counts["by_source"].items():
             if not source["kept"]:
                 cli.say(f"warning: nothing is left of {name}: " + ", ".join(f"{n:,} {why}" for why, n in source["dropped"].items()))
+        say_left_out(args.out, counts.get("bad_files", 0))
         if not fresh:
             cli.say(f"{shown(args.out)}: nothing changed, nothing done ({time.time() - started:.1f} s)")
         else:

@@ -32,6 +32,7 @@ def card(manifest: dict[str, Any], directory: Path) -> str:
         f"{counts['out']:,} rows ({splits}), {counts['tokens']:,} tokens ({counts['tokens_by']}); ids `{identity['ids_sha256'][:16]}`.",
         "## Composition\n\n" + composition(counts),
         "## What was dropped, and why\n\n" + funnel(counts),
+        *left_out(counts),
         "Every dropped row is in `dropped/` with its reason: `python -m columnar.explain DIR ID` tells the story of one row.",
         "## Sources\n\n" + sources(identity),
         "## Decontamination\n\n" + decontamination(counts.get("decontam")),
@@ -84,13 +85,23 @@ def funnel(counts: dict[str, Any]) -> str:
     return markdown_table(funnel_rows(counts))
 
 
+def left_out(counts: dict[str, Any]) -> list[str]:
+    """A sentence on the files that could not be read, where there were some."""
+    if not counts.get("bad_files"):
+        return []
+    files = ", ".join(f"{c['bad_files']:,} of {name}" for name, c in counts["by_source"].items() if c.get("bad_files"))
+    return [f"Files that could not be read were left out whole (`on_bad_file: skip`): {files}. `rejects.jsonl` names each and says why."]
+
+
 def funnel_rows(counts: dict[str, Any]) -> list[dict[str, Any]]:
     """The funnel as rows of a table: one line a source and a total, one column a reason that occurred."""
     reasons = sorted(counts["by_reason"], key=lambda reason: (-counts["by_reason"][reason], reason))
     lines = []
     for name, c in [*counts["by_source"].items(), ("total", counts)]:
         dropped = c["dropped"] if name != "total" else counts["by_reason"]
-        line: dict[str, Any] = {"source": name, "in": c["in"], "rejected": c["rejected"]}
+        line: dict[str, Any] = {"source": name}
+        line |= {"bad files": c.get("bad_files", 0)} if counts.get("bad_files") else {}
+        line |= {"in": c["in"], "rejected": c["rejected"]}
         line |= {reason: dropped.get(reason, 0) for reason in reasons}
         line |= {"copies": c["copies"]} if counts["copies"] else {}
         lines.append(line | {"out": c["out"], "tokens": c["tokens"]})

@@ -25,6 +25,7 @@ from columnar.files import SourceFile, SourceSpec, resolve
 from columnar.filesystem import cache_dir, shown, under, url_of
 from columnar.flags import read_flags
 from columnar.ingest_on import Parts, ingested
+from columnar.load import VERSION as LOAD
 from columnar.load import load_source, shape_of, source_key
 from columnar.remote import holds
 from columnar.store import open_dataset, sidecar_key, stage_key, write_manifest
@@ -145,6 +146,7 @@ def _build(job: Job) -> tuple[dict[str, Any], bool]:
     counts = count(job.config, loaded, decisions)
     if scan:
         counts["decontam"] = scan.write(building, job.engine)
+    _count_bad_files(counts, loaded)
     _write_rejects(building, loaded)
     (building / "config.yaml").write_text(yaml.safe_dump(_rebuildable(job, loaded), sort_keys=False, allow_unicode=True), encoding="utf-8")
     identity = {
@@ -176,7 +178,7 @@ def _load(job: Job) -> list[Loaded]:
         parts: dict[str, Parts] = {}
         if apart:
             read = [(job.spec(s), found[s.name], *shape_of(job.spec(s), found[s.name])[::2]) for s in apart]
-            folder = job.cache / ".loading" / stage_key("files", 1, None, [homes[s.name].name for s in apart])
+            folder = job.cache / ".loading" / stage_key("files", LOAD, None, [s.name for s in apart])
             with cli.Progress("load", sum(len(files) for _, files, *_ in read), "files") as files_done:
                 made = held.enter_context(ingested(job.engine, read, folder, lambda _: files_done.add(1)))
             parts = dict(zip((s.name for s in apart), made, strict=True))
@@ -279,6 +281,14 @@ def _outputs_there(out: Path, manifest: dict[str, Any]) -> bool:
     if all((out / name).is_file() and (out / name).stat().st_size == size for name, size in sizes.items()):
         return True
     return holds(out, sizes)
+
+
+def _count_bad_files(counts: dict[str, Any], loaded: list[Loaded]) -> None:
+    """Add how many files were left out because they could not be read (on_bad_file: skip), in all and of each source."""
+    for source in loaded:
+        if number := source.dataset.manifest["identity"]["counts"].get("bad_files"):
+            counts["by_source"][source.name]["bad_files"] = number
+            counts["bad_files"] = counts.get("bad_files", 0) + number
 
 
 def _write_rejects(building: Path, loaded: list[Loaded]) -> None:

@@ -78,7 +78,9 @@ def _to_fetch(spec: SourceSpec, root: Path) -> dict[str, Any] | None:
     given = [placed(p, root) for p in ([spec.path] if isinstance(spec.path, str) else spec.path)]
     entries = [p for p in given if p.startswith("hf://")]
     objects = [item for p in given if is_remote(p) and not p.startswith("hf://") for item in sources_of(p, spec.split)]
-    away = [item for item in objects if not same(place(item.url), item)]
+    if spec.on_bad_file == "fail" and any(item.problem for item in objects):
+        return None  # `resolve` says so before it copies anything
+    away = [item for item in objects if item.problem is None and not same(place(item.url), item)]
     if away:
         return {"files": len(objects), "bytes": sum(item.size for item in objects), "load": f"to fetch {len(away)} files"}
     if not entries:

@@ -4,7 +4,7 @@ SELECT
   regexp_replace(path, '[0-9]+', 'N', 'g') AS path,
   expected,
   count(*) AS rows,
-  min(file || ':' || line) AS first,
+  min(file || coalesce(':' || line, '')) AS first,
   any_value(found) AS found
 FROM rejects
 GROUP BY ALL

@@ -98,9 +98,8 @@ def test_a_key_that_comes_twice_is_always_found(record: dict[str, Any], inner: b
 
 def test_a_list_that_is_not_closed_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b'[{"a": 1},\n {"a": 2}')
-    found = list(read(tmp_path / "a.json"))
-    assert [r.value for r in found] == [{"a": 1}, {"a": 2}, None]
-    assert "cut off" in found[-1].problem.found  # type: ignore[union-attr]
+    with pytest.raises(InputError, match=r"a\.json: cannot be read to its end: a list that is never closed \(line 2 is the last\)"):
+        list(read(tmp_path / "a.json"))
 
 
 @settings(max_examples=100, deadline=None)
@@ -155,8 +154,8 @@ def test_tables_without_header_and_tabs_with_quotes(tmp_path: Path) -> None:
         ("a.jsonl", b"", "the file is empty"),
         ("a.json", b"[]", "the file is empty"),
         ("a.csv", b"\n", "the file is empty"),
-        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 1000, mtime=0)[:30], "cannot be uncompressed"),
-        ("a.jsonl.zst", b"nonsense", "cannot be uncompressed"),
+        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 1000, mtime=0)[:30], "cannot be read to its end"),
+        ("a.jsonl.zst", b"nonsense", "cannot be read to its end"),
         ("a.parquet", b"PAR1", "not a whole Parquet file"),
         ("a.xlsx", b"PK", "not an xlsx workbook"),
         ("a.txt", b"x", "not a type we read"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -32,6 +33,7 @@ class Server:
         self.asked: list[tuple[str, str]] = []  # (method, path), of objects and listings
         self.before: Callable[[str, str], None] = lambda method, path: None
         self.enforced = False
+        self.denied: set[str] = set()  # paths of objects that nobody gets
         self.server = make_server("127.0.0.1", 0, self._answer, threaded=True)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -40,7 +42,7 @@ class Server:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         self.asked.append((method, path))
         self.before(method, path)
-        if self.enforced and "HTTP_AUTHORIZATION" not in environ:  # where S3 refuses, moto breaks down
+        if path in self.denied or (self.enforced and "HTTP_AUTHORIZATION" not in environ):  # where S3 refuses, moto breaks down
             start("403 Forbidden", [("Content-Type", "application/xml")])
             return [] if method == "HEAD" else [b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"]
         found: Iterable[bytes] = self.app(environ, start)
@@ -98,20 +100,21 @@ class Server:
 @contextlib.contextmanager
 def google(bucket: str) -> Iterator[str]:
     """The address of a server that speaks as Google Cloud Storage does, with this bucket; a process of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = 0
+    while not port:  # one below those that the system hands out by itself, so that nobody is given it before the server asks for it
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", 20_000 + secrets.randbelow(12_000)))
+            port = probe.getsockname()[1]
     words = ["start", "--host=127.0.0.1", f"--port={port}", "--in-memory", f"--default-bucket={bucket}"]
-    process = subprocess.Popen([sys.executable, "-m", "gcp_storage_emulator", *words], stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen([sys.executable, "-m", "gcp_storage_emulator", *words], stderr=subprocess.DEVNULL) as process:
+        try:
+            while process.poll() is None:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.kill()
 
 
 def clean(environment: dict[str, str]) -> dict[str, str]:
