@@ -23,10 +23,10 @@ from columnar.record import text_hash
 PIECE = 1 << 20  # rows looked at together
 
 
-def spans(start: int, stop: int, size: int = PIECE) -> Iterator[slice]:
-    """start..stop in parts of at most `size`."""
-    for first in range(start, stop, size):
-        yield slice(first, min(first + size, stop))
+def spans(start: int, stop: int) -> Iterator[slice]:
+    """start..stop, a piece at a time."""
+    for first in range(start, stop, PIECE):
+        yield slice(first, min(first + PIECE, stop))
 
 
 class Narrow:

@@ -70,7 +70,7 @@ def judge(connection: duckdb.DuckDBPyConnection, kind: str, rules: list[Rule], c
     rows = relation(connection, kind)
     for rule in rules:
         check(connection, rule, source, rows)
-    for batch in connection.sql(statement(rules, columns, rows)).fetch_arrow_reader(PIECE):
+    for batch in connection.sql(statement(rules, columns, rows)).to_arrow_reader(PIECE):
         yield pl.DataFrame(batch)
 
 
