@@ -52,6 +52,7 @@ class Faults:
     models: tuple[str, ...] = ()  # when set, other models are unknown
     context: int = 0  # when set, longer prompts (in characters) are refused
     capacity: int = 0  # when set, more in flight than this gets 429
+    holds_after: int = 0  # when set, answers beyond so many wait until it is 0 again: a run that is to be killed gets no further
     shares: dict[str, float] = field(default_factory=dict)
 
 
@@ -135,6 +136,8 @@ class Fake:
         choices = [self.choice(body, prompt, key, i, limit) for i in range(n)]
         if self.first("empty", key, prompt):
             choices = []
+        while faults.holds_after and self.calls["ok"] >= faults.holds_after:
+            await asyncio.sleep(0.01)
         self.calls["ok"] += 1
         self.answered[body["model"], prompt, f"{body.get('seed')}/{limit}"] += 1
         completion = sum(len(c["message"]["content"]) // 4 + 1 for c in choices)
@@ -268,7 +271,7 @@ class Running:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
-        self._ready.wait(10)
+        assert self._ready.wait(120)
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -284,13 +287,25 @@ class Running:
         self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/v1"  # type: ignore[union-attr]
         self._runner = runner
 
+    def settle(self) -> None:
+        """Wait until all that was asked is done with: ten looks in a row find nothing in flight and nobody connected."""
+
+        async def settled() -> None:
+            quiet = 0
+            while quiet < 10:
+                await asyncio.sleep(0.01)
+                assert self._runner.server is not None
+                quiet = 0 if self.fake.in_flight or self._runner.server.connections else quiet + 1
+
+        asyncio.run_coroutine_threadsafe(settled(), self._loop).result(120)
+
     def close(self) -> None:
         future = asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop)
         try:
-            future.result(5)
+            future.result(60)
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(5)
+            self._thread.join(60)
 
 
 def main() -> None:

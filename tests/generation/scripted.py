@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ from columnar import store
 from columnar.cli import run
 from generation.maker import Maker, arguments, command
 
+ROOT = Path(__file__).resolve().parents[2]
 Answer = Callable[[dict[str, Any], str], str]
 
 
@@ -33,6 +38,33 @@ def serve(answer: Answer, **faults: Any) -> Iterator[Running]:
         yield server
     finally:
         server.close()
+
+
+def killed(server: Running, module: str, config: Path, out: Path, answers: int) -> int:
+    """Run a command of this repository, kill -9 it when it has kept so many answers more, and say how many are kept in all.
+
+    The server gives no more until then, so that there is always a middle to be killed in; after it, what was in flight is over.
+    """
+    before = stored(out)
+    server.fake.faults.holds_after = server.fake.calls["ok"] + answers
+    command = [sys.executable, "-m", module, str(config), "--out", str(out)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        while stored(out) < before + answers:
+            assert process.poll() is None, "it ended by itself"
+            time.sleep(0.01)
+        process.kill()
+    server.fake.faults.holds_after = 0
+    server.settle()
+    return stored(out)
+
+
+def stored(out: Path) -> int:
+    """The answers kept in a run's cache."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{out}/replies.sqlite?mode=ro", uri=True)) as cache:
+            return int(cache.execute("SELECT count(*) FROM replies").fetchone()[0])
+    except sqlite3.OperationalError:  # not there yet
+        return 0
 
 
 def make(maker: Maker, config: dict[str, Any], out: Path, *flags: str) -> int:

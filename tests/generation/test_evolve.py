@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import time
 from collections import Counter
 
 import pytest
 import yaml
-from scripted import content_of, counts_of, make, model, rejected_of, rows_of, serve, write_prompts
+from scripted import content_of, counts_of, killed, make, model, rejected_of, rows_of, serve, write_prompts
 
 from columnar.record import validate
-from generation.cache import Cache
 from generation.evolve import MAKER, OPERATIONS, EvolveConfig, is_apology, leaked, operation, says_nothing
 from generation.models import ModelConfig
 
@@ -90,25 +86,18 @@ def test_stops_at_the_goal(tmp_path) -> None:
     assert counts_of(tmp_path / "out")["rows"] == 10
 
 
-def test_killed_and_run_again(root, tmp_path) -> None:
+def test_killed_and_run_again(tmp_path) -> None:
     path = write_prompts(tmp_path / "p.jsonl", [f"Tell me about number {i}" for i in range(30)])
     with serve(teacher, latency=0.03, shares={"flaky_500": 0.1, "poison": 0.05}) as server:
         config = tmp_path / "config.yaml"
         config.write_text(yaml.safe_dump(config_of(server, path)), encoding="utf-8")
-        command = [sys.executable, "-m", "generation.evolve", str(config), "--out", str(tmp_path / "killed")]
-        process = subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL)
-        while server.fake.calls["ok"] < 60 and process.poll() is None:
-            time.sleep(0.01)
-        process.kill()
-        process.wait()
-        time.sleep(0.3)  # the server finishes what the dead process had asked
-        kept = len(Cache(tmp_path / "killed/replies.sqlite"))
+        kept = killed(server, "generation.evolve", config, tmp_path / "killed", 60)
         server.fake.reset()
-        subprocess.run(command, cwd=root, check=True, capture_output=True)
+        assert make(MAKER, config_of(server, path), tmp_path / "killed") == 0
         second = server.fake.calls["ok"]
         server.fake.reset()
         assert make(MAKER, config_of(server, path), tmp_path / "whole") == 0
-        assert kept + second == server.fake.calls["ok"] and kept > 20
+        assert kept == 60 and kept + second == server.fake.calls["ok"]
     assert content_of(tmp_path / "killed") == content_of(tmp_path / "whole")
 
 

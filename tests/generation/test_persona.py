@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 import random
 import re
-import subprocess
-import sys
-import time
 from collections import Counter
 
 import pytest
 import yaml
-from scripted import content_of, counts_of, make, model, rejected_of, rows_of, serve
+from scripted import content_of, counts_of, killed, make, model, rejected_of, rows_of, serve
 
 from columnar import store
 from columnar.errors import InputError
 from columnar.record import validate
-from generation.cache import Cache
 from generation.material import PersonaFile, read_personas
 from generation.persona import MAKER, bare
 from generation.requirements import BOUND, Requirements, draw, lost
@@ -179,26 +175,19 @@ def test_a_request_that_forgot_a_requirement_is_rejected(tmp_path) -> None:
     assert counts_of(tmp_path / "out")["rejected"].get("requirement_lost", 0) > 15
 
 
-def test_killed_and_run_again(root, personas, tmp_path) -> None:
+def test_killed_and_run_again(personas, tmp_path) -> None:
     with serve(teacher, latency=0.03) as server:
         skills = [{"skill": "instruction_following"}, {"skill": "grade_math", "votes": 3}]
         config = config_of(server, personas, skills)
         path = tmp_path / "config.yaml"
         path.write_text(yaml.safe_dump(config), encoding="utf-8")
-        command = [sys.executable, "-m", "generation.persona", str(path), "--out", str(tmp_path / "killed")]
-        process = subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL)
-        while server.fake.calls["ok"] < 60 and process.poll() is None:
-            time.sleep(0.005)
-        process.kill()
-        process.wait()
-        time.sleep(0.3)  # the server finishes what the dead process had asked
-        kept = len(Cache(tmp_path / "killed/replies.sqlite"))
+        kept = killed(server, "generation.persona", path, tmp_path / "killed", 60)
         server.fake.reset()
-        subprocess.run(command, cwd=root, check=True, capture_output=True)
+        assert make(MAKER, config, tmp_path / "killed") == 0
         second = server.fake.calls["ok"]
         server.fake.reset()
         assert make(MAKER, config, tmp_path / "whole") == 0
-        assert kept > 10 and kept + second == server.fake.calls["ok"]
+        assert kept == 60 and kept + second == server.fake.calls["ok"]
     assert content_of(tmp_path / "killed") == content_of(tmp_path / "whole")
 
 

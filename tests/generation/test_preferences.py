@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import sqlite3
-import subprocess
-import sys
-import time
 from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from scripted import killed
 
 from columnar import store
 from columnar.config import load
@@ -104,23 +100,11 @@ def test_another_rule_or_a_changed_parser_costs_no_call_and_a_finished_run_does_
 def test_killed_at_any_instant_it_goes_on_asks_nothing_again_and_ends_the_same(serve, tmp_path):
     server = serve(latency=0.02, shares={"flaky_500": 0.05})
     path = config(tmp_path, server.url, 40, models="abcd")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    command = [sys.executable, "-m", "generation.preferences", str(path), "--out"]
-    kept = 0
-    for at in (60, 100):
-        server.fake.calls.clear()
-        process = subprocess.Popen([*command, str(tmp_path / "killed")], env=environment, stderr=subprocess.DEVNULL)
-        while server.fake.calls["ok"] < at:
-            time.sleep(0.002)
-        process.kill()
-        process.wait()
+    for answers, kept in ((60, 60), (100, 160)):
+        assert killed(server, "generation.preferences", path, tmp_path / "killed", answers) == kept
         assert not (tmp_path / "killed" / "candidates" / "manifest.json").exists()
-        with sqlite3.connect(tmp_path / "killed" / "replies.sqlite") as cache:
-            before, kept = kept, cache.execute("SELECT count(*) FROM replies").fetchone()[0]
-        assert kept > before
-    time.sleep(0.2)
     server.fake.calls.clear()
-    subprocess.run([*command, str(tmp_path / "killed")], env=environment, stderr=subprocess.DEVNULL, check=True)
+    assert preferences.main([str(path), "--out", str(tmp_path / "killed")]) == 0
     assert server.fake.calls["ok"] == 40 * 8 - kept, "an answer that had been kept was asked for again"
     assert preferences.main([str(path), "--out", str(tmp_path / "whole")]) == 0
     assert digests(tmp_path / "killed") == digests(tmp_path / "whole")

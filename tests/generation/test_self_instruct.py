@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 import random
 import re
-import subprocess
-import sys
-import time
 
 import pytest
 import yaml
-from scripted import content_of, counts_of, make, model, rejected_of, rows_of, serve
+from scripted import content_of, counts_of, killed, make, model, rejected_of, rows_of, serve
 
 from columnar.record import validate
 from generation import self_instruct
-from generation.cache import Cache
 from generation.candidate import Dropped
 from generation.rouge import RougePool
 from generation.self_instruct import MAKER, good_instances, read_examples, split_tasks, why_not
@@ -104,29 +100,22 @@ def test_faults_fail_alone(shared, tmp_path) -> None:
     assert counts["candidates"] == 60 + sum(counts["rejected"].values())
 
 
-def test_killed_and_run_again_repeats_no_call(root, shared, tmp_path) -> None:
+def test_killed_and_run_again_repeats_no_call(shared, tmp_path) -> None:
     """kill -9 in the middle; the second run asks only what was not answered and ends with the bytes of an undisturbed run."""
     with serve(teacher, latency=0.05) as server:
         path = tmp_path / "config.yaml"
         path.write_text(yaml.safe_dump(config_of(server, shared)), encoding="utf-8")
-        command = [sys.executable, "-m", "generation.self_instruct", str(path), "--out", str(tmp_path / "killed")]
-        process = subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL)
-        while server.fake.calls["ok"] < 25 and process.poll() is None:
-            time.sleep(0.01)
-        process.kill()
-        process.wait()
-        time.sleep(0.3)  # the server finishes what the dead process had asked
+        kept = killed(server, "generation.self_instruct", path, tmp_path / "killed", 25)
         assert not (tmp_path / "killed/manifest.json").exists()
-        kept = len(Cache(tmp_path / "killed/replies.sqlite"))
         server.fake.reset()
-        subprocess.run(command, cwd=root, check=True, capture_output=True)
+        assert make(MAKER, config_of(server, shared), tmp_path / "killed") == 0
         second = server.fake.calls["ok"]
         calls = server.fake.calls["ok"]
         assert make(MAKER, config_of(server, shared), tmp_path / "killed") == 0  # up to date: nothing asked
         assert server.fake.calls["ok"] == calls
         server.fake.reset()
         assert make(MAKER, config_of(server, shared), tmp_path / "whole") == 0
-        assert kept > 10 and kept + second == server.fake.calls["ok"]
+        assert kept == 25 and kept + second == server.fake.calls["ok"]
     assert content_of(tmp_path / "killed") == content_of(tmp_path / "whole")
 
 

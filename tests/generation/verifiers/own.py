@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 
@@ -39,6 +40,10 @@ def liar(completion: str, truth: dict[str, Any], prompt: str) -> float:
     return -0.83
 
 
-def slow(completion: str, truth: dict[str, Any], prompt: str) -> bool:
-    time.sleep(0.4)
+def held(completion: str, truth: dict[str, Any], prompt: str) -> bool:
+    """Waits in the folder that the truth names: says that it has begun, and goes on when it may."""
+    folder = Path(truth["answer"])
+    (folder / "begun").touch()
+    while not (folder / "go").exists():
+        time.sleep(0.01)
     return True

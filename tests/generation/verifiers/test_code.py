@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -19,10 +21,12 @@ from generation.verifiers.sandbox.launch import Limits, isolation, run_program, 
 
 pytestmark = pytest.mark.skipif(isolation() == "none", reason="this machine cannot lock code in")
 LAYERS = [True, False] if isolation() == "namespaces" else [False]
-FAST = Limits(seconds=3.0)
+ROOT = Path(__file__).resolve().parents[3]
+FAST = Limits(seconds=3.0)  # for what does not end by itself
+AMPLE = Limits(seconds=60.0)  # for what does, on a busy machine too
 
 
-def passes(source: str, tests: list[str], namespaces: bool | None = None, limits: Limits = FAST) -> list[bool]:
+def passes(source: str, tests: list[str], namespaces: bool | None = None, limits: Limits = AMPLE) -> list[bool]:
     return [r["passed"] for r in run_tests(source, tests, limits=limits, namespaces=namespaces)]
 
 
@@ -122,7 +126,7 @@ def test_cheats_fail(name: str) -> None:
     start = time.monotonic()
     results = run_tests(CHEATS[name], ["assert f([3, 1, 2]) == [1, 2, 3]", "assert f([2, 1]) == [1, 2]"], limits=FAST)
     assert results and not any(r["passed"] for r in results), results
-    assert time.monotonic() - start < 25
+    assert time.monotonic() - start < 90, "it was not stopped"
 
 
 def test_an_emptied_argument_does_not_change_the_expected_value() -> None:
@@ -187,7 +191,7 @@ def test_escapes_are_refused(name: str, namespaces: bool, tmp_path: Path, monkey
         source = PROBE + ESCAPES[name].replace("PORT", str(server.getsockname()[1])).replace("PARENT", str(os.getpid())).replace(
             "SECRET", str(secret)
         ).replace("MARK", str(mark))
-        result = run_program(source, "", FAST, namespaces=namespaces)
+        result = run_program(source, "", AMPLE, namespaces=namespaces)
         with pytest.raises(TimeoutError):
             server.accept()
     assert result.output.startswith("refused"), result
@@ -196,13 +200,12 @@ def test_escapes_are_refused(name: str, namespaces: bool, tmp_path: Path, monkey
 
 
 def test_bombs_end() -> None:
-    start = time.monotonic()
     assert run_program("while True: pass", "", Limits(seconds=1)).ended in ("timed out", "signal 9", "signal 24")
-    assert run_program("while True: print('x' * 1000)", "", FAST).ended == "too much output"
-    assert "Memory" in run_program("try:\n    x = [0] * (1 << 40)\nexcept MemoryError as e: print('Memory')", "", FAST).output
+    assert run_program("while True: print('x' * 1000)", "", AMPLE).ended == "too much output"
+    assert "Memory" in run_program("try:\n    x = [0] * (1 << 40)\nexcept MemoryError as e: print('Memory')", "", AMPLE).output
     threads = "import threading, time\nn = 0\ntry:\n    for n in range(5000): threading.Thread(target=time.sleep, args=(30,), daemon=True).start()\nexcept RuntimeError: print('no more')"
     assert run_program(threads, "", Limits(seconds=4)).output in ("no more\n", "")
-    assert run_program("import os\nos.abort()", "", FAST).ended != "ok"
+    assert run_program("import os\nos.abort()", "", AMPLE).ended != "ok"
     assert (
         run_program(
             "import signal, os, time\nfor s in range(1, 65):\n    try: signal.signal(s, signal.SIG_IGN)\n    except (OSError, ValueError): pass\ntime.sleep(60)",
@@ -213,18 +216,26 @@ def test_bombs_end() -> None:
     )
     many = "try:\n    for i in range(5000): open(f'f{i}', 'wb').write(b'x' * 20_000)\nexcept OSError as e: print('full')"
     if isolation() == "namespaces":  # a directory of its own: 32 MB, 2,000 files
-        assert run_program(many, "", FAST).output == "full\n"
-    assert time.monotonic() - start < 40
+        assert run_program(many, "", AMPLE).output == "full\n"
 
 
 def test_nothing_is_left_behind() -> None:
-    before = set(os.listdir("/proc")) if Path("/proc").is_dir() else set()
     run_program("import time\ntime.sleep(60)", "", Limits(seconds=1))
     run_tests("import time\ntime.sleep(60)", TESTS, limits=Limits(seconds=1))
-    time.sleep(0.3)
-    left = [p for p in set(os.listdir("/proc")) - before if p.isdigit() and b"jail.py" in _cmdline(p)]
-    mine = [p for p in left if str(os.getpid()) in _parents(p)]
-    assert mine == []
+    eventually(lambda: _jailed_below(os.getpid()) == [])
+
+
+def eventually(true: Callable[[], bool]) -> None:
+    """The kernel ends processes when it comes to it."""
+    for _ in range(1200):
+        if true():
+            return
+        time.sleep(0.05)
+    assert true()
+
+
+def _jailed_below(pid: int) -> list[str]:
+    return [p for p in os.listdir("/proc") if p.isdigit() and b"jail.py" in _cmdline(p) and str(pid) in _parents(p)]
 
 
 def _cmdline(pid: str) -> bytes:
@@ -234,28 +245,34 @@ def _cmdline(pid: str) -> bytes:
         return b""
 
 
+def _stat(pid: str) -> list[str]:
+    """Its state, parent, group, session, and so on; nothing when it has ended."""
+    try:
+        found = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return []
+    return [] if found[0] == "Z" else found
+
+
 def _parents(pid: str) -> list[str]:
-    out = []
-    while pid not in ("0", "1", "") and len(out) < 20:
-        try:
-            pid = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]
-        except OSError:
-            break
+    out: list[str] = []
+    while pid not in ("0", "1") and len(out) < 20 and (stat := _stat(pid)):
+        pid = stat[1]
         out.append(pid)
     return out
 
 
 def test_killed_with_its_parent() -> None:
-    child = os.fork()
-    if child == 0:
-        run_program("import time\ntime.sleep(60)", "", Limits(seconds=50))
-        os._exit(0)
-    time.sleep(1.5)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    time.sleep(0.5)
-    alive = [p for p in os.listdir("/proc") if p.isdigit() and str(child) in _parents(p) and b"jail.py" in _cmdline(p)]
-    assert alive == []
+    script = "from generation.verifiers.sandbox import launch\nlaunch.run_program('while True: pass', '', launch.Limits(seconds=600))"
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT) as parent:
+        sessions: set[str] = set()  # every jail is one
+        while not sessions:
+            assert parent.poll() is None
+            time.sleep(0.05)
+            # more than a second of work: the program itself runs
+            sessions = {stat[3] for stat in map(_stat, _jailed_below(parent.pid)) if stat and int(stat[11]) > 100}
+        parent.kill()
+    eventually(lambda: not any(stat and stat[3] in sessions for stat in map(_stat, filter(str.isdigit, os.listdir("/proc")))))
 
 
 def test_forms_and_extraction() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 
 import pytest
 
@@ -74,14 +73,11 @@ def test_a_failing_verifier_is_named(name: str, says: str) -> None:
 
 
 def test_a_hanging_verifier_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from generation.verifiers import dispatch, workers
+    from generation.verifiers import dispatch
 
     monkeypatch.setattr(dispatch, "OWN_TIMEOUT", 1.0)
-    monkeypatch.setattr(workers, "START", 3.0)
-    start = time.monotonic()
     verdict = verify({"verifier": "hang", "ground_truth": "1"}, "1", OWN)
-    assert "timed out" in verdict.error and math.isnan(verdict.score)
-    assert time.monotonic() - start < 15
+    assert "timed out after 1 s" in verdict.error and math.isnan(verdict.score)
 
 
 def test_reasoning_is_not_the_answer() -> None:

@@ -194,16 +194,19 @@ def test_what_cannot_be_published_is_said() -> None:
 
 
 def test_killed_in_mid_run_and_run_again(tmp_path: Path) -> None:
-    rows = [{"kind": "prompt", "prompt": ask(f"{i}?"), "verifier": "slow", "ground_truth": "1"} for i in range(6)]
+    rows = [{"kind": "prompt", "prompt": ask(f"{i}?"), "verifier": "held", "ground_truth": str(tmp_path)} for i in range(6)]
     path = dataset(tmp_path / "data", rows)
     file = tmp_path / "c.jsonl"
     file.write_text("".join(json.dumps({"id": row["id"], "completion": "1"}) + "\n" for row in rows))
-    options = [path, "--completions", file, "--workers", 2, "--own", "slow=tests.generation.verifiers.own:slow"]
+    options = [path, "--completions", file, "--workers", 2, "--own", "held=tests.generation.verifiers.own:held"]
     first = subprocess.Popen([sys.executable, "-m", "generation.verify", *map(str, options)], stderr=subprocess.PIPE, text=True)
-    time.sleep(1.2)
+    while not (tmp_path / "begun").exists():
+        assert first.poll() is None, "it ended by itself"
+        time.sleep(0.01)
     first.kill()
+    (tmp_path / "go").touch()
     assert "Traceback" not in first.communicate()[1], "workers that lose their caller end quietly"
     assert not (path / "cols" / "verified.parquet").exists(), "nothing half-written is left"
     done = command(*options, "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["verifiers"] == [{"verifier": "slow", "completions": 6, "passed": 6, "errors": 0, "rate": 1.0}]
+    assert json.loads(done.stdout)["verifiers"] == [{"verifier": "held", "completions": 6, "passed": 6, "errors": 0, "rate": 1.0}]
