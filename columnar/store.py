@@ -67,6 +67,9 @@ class Dataset:
         return self.path / "cols" / f"{stage}.parquet"
 
 
+opened: dict[Path, Dataset] = {}  # by this process: where to look when data cannot be decoded (columnar.damage)
+
+
 def open_dataset(path: Path | str) -> Dataset:
     """Open a complete dataset directory: a local one, or s3://, gs://, hf://datasets/, of which the mirror is brought up to date.
 
@@ -94,7 +97,8 @@ def open_dataset(path: Path | str) -> Dataset:
         raise StoreError(f"{manifest}: damaged, or not a manifest of ours", "run the command that makes it again") from error
     if found != SCHEMA_VERSION:
         raise StoreError(f"{path}: schema {found}, this version reads {SCHEMA_VERSION}", "build the dataset again with this version")
-    return Dataset(path, data)
+    opened[path] = Dataset(path, data)
+    return opened[path]
 
 
 def read_batches(dataset: Dataset, columns: list[str] | None = None, rows: int = ROW_GROUP) -> Iterator[pa.RecordBatch]:
@@ -150,10 +154,13 @@ def table_writer(path: Path, schema: pa.Schema, metadata: dict[str, str] | None 
     )
 
 
-def write_table(path: Path, table: pa.Table, metadata: dict[str, str] | None = None) -> None:
-    """A whole Parquet file in one step."""
-    with whole_file(path) as temporary, table_writer(temporary, table.schema, metadata) as writer:
-        writer.write_table(table, row_group_size=ROW_GROUP)
+def write_table(path: Path, table: pa.Table | Iterable[pa.Table], metadata: dict[str, str] | None = None) -> None:
+    """A whole Parquet file in one step, of one table or of several (at least one), each of whole row groups."""
+    tables = iter([table] if isinstance(table, pa.Table) else table)
+    first = next(tables)
+    with whole_file(path) as temporary, table_writer(temporary, first.schema, metadata) as writer:
+        for piece in itertools.chain([first], tables):
+            writer.write_table(piece, row_group_size=ROW_GROUP)
 
 
 class RowWriter:

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from columnar import cli
 from columnar.store import Dataset, open_dataset, stage_key, write_json, write_table
@@ -46,18 +44,15 @@ def search(datasets: Sequence[Dataset], config: DedupConfig) -> tuple[Found, lis
 
 def write(found: Found, everything: Sequence[Dataset], config: DedupConfig, out: Path | None = None) -> None:
     """Write cols/dedup.parquet and hits/duplicates.parquet of every dataset that is not a reference; all evidence to `out` if given."""
-    hits = found.hits()
-    owner = pa.array(found.keys.dataset(np.concatenate([found.line, found.proposed.row])))
     key = stage_key("dedup", VERSION, config.model_dump(mode="json"), [d.content for d in everything])
     for number, one in enumerate(everything):
         if number >= len(config.against):
             metadata = {"stage": "dedup", "key": key, "rows_sha256": one.content}
             write_table(one.sidecar("dedup"), found.columns(number), metadata)
-            mine = hits if len(everything) == 1 else hits.filter(pc.equal(owner, number))
-            write_table(one.path / "hits" / "duplicates.parquet", mine, metadata)
+            write_table(one.path / "hits" / "duplicates.parquet", found.hits(number), metadata)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        write_table(out / "duplicates.parquet", hits, {"stage": "dedup", "key": key})
+        write_table(out / "duplicates.parquet", found.hits(), {"stage": "dedup", "key": key})
         write_json(out / "report.json", report(found, config))
 
 

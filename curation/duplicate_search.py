@@ -14,6 +14,7 @@ the rows, their order and the config alone. Memory grows with the candidates and
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from columnar.store import Dataset
+from columnar.store import Dataset, write_table
 from curation import semantic, shelf
 from curation.dedup import DedupConfig, NearConfig, SemanticConfig
 from curation.duplicate_keys import Keys
@@ -47,53 +48,71 @@ class Found(NamedTuple):
     notes: list[str]  # what a reader should know: what was not checked, what may have been missed
     proposed: semantic.Proposed = semantic.NOTHING  # pairs that embeddings find alike and that are not marked
 
-    def columns(self, dataset: int) -> pa.Table:
-        """The columns of `cols/dedup.parquet` for all rows of one dataset."""
-        start, stop = self.keys.starts[dataset], self.keys.starts[dataset + 1]
-        mine = slice(*np.searchsorted(self.line, [start, stop]).tolist())
-        own = self.keys.rows.read("id", slice(start, stop))
+    def columns(self, dataset: int) -> Iterator[pa.Table]:
+        """The columns of `cols/dedup.parquet` for all rows of one dataset, a piece at a time."""
         keepers = np.unique(self.keeper)
-        keepers = keepers[(keepers >= start) & (keepers < stop)] - start
-        at = self.line[mine] - start
-        kept, cluster = np.zeros_like(own), np.zeros_like(own)
-        kept[at] = self.keys.rows.take("id", self.keeper[mine])
-        cluster[at], cluster[keepers] = kept[at], own[keepers]
-        jaccard, kind = np.zeros(len(own)), np.zeros(len(own), np.int8)
-        jaccard[at], kind[at] = self.jaccard[mine], self.kind[mine]
-        gone, clustered = kind != 0, kind != 0
-        clustered[keepers] = True
-        return pa.table(
-            {
-                "id": hex_ids(own),
-                "cluster": pc.if_else(pa.array(clustered), hex_ids(cluster), pa.scalar(None, pa.string())),
-                "kept_id": pc.if_else(pa.array(gone), hex_ids(kept), pa.scalar(None, pa.string())),
-                "jaccard": pa.array(jaccard, mask=~gone | (kind == SEMANTIC)),
-                "reason": pa.DictionaryArray.from_arrays(pa.array(kind, mask=~gone), list(REASONS)).cast(pa.string()),
-            }
-        )
+        start, stop = self.keys.starts[dataset : dataset + 2]
+        for part in spans(start, stop) if stop > start else [slice(start, start)]:
+            mine = slice(*np.searchsorted(self.line, [part.start, part.stop]).tolist())
+            own = self.keys.rows.read("id", part)
+            keeps = keepers[slice(*np.searchsorted(keepers, [part.start, part.stop]).tolist())] - part.start
+            at = self.line[mine] - part.start
+            kept, cluster = np.zeros_like(own), np.zeros_like(own)
+            kept[at] = self.keys.rows.take("id", self.keeper[mine])
+            cluster[at], cluster[keeps] = kept[at], own[keeps]
+            jaccard, kind = np.zeros(len(own)), np.zeros(len(own), np.int8)
+            jaccard[at], kind[at] = self.jaccard[mine], self.kind[mine]
+            gone, clustered = kind != 0, kind != 0
+            clustered[keeps] = True
+            yield pa.table(
+                {
+                    "id": hex_ids(own),
+                    "cluster": pc.if_else(pa.array(clustered), hex_ids(cluster), pa.scalar(None, pa.string())),
+                    "kept_id": pc.if_else(pa.array(gone), hex_ids(kept), pa.scalar(None, pa.string())),
+                    "jaccard": pa.array(jaccard, mask=~gone | (kind == SEMANTIC)),
+                    "reason": pa.DictionaryArray.from_arrays(pa.array(kind, mask=~gone), list(REASONS)).cast(pa.string()),
+                }
+            )
 
-    def hits(self) -> pa.Table:
-        """The rows of `hits/duplicates.parquet`: one for each removed row in order, then the proposed pairs.
+    def hits(self, dataset: int | None = None) -> Iterator[pa.Table]:
+        """The rows of `hits/duplicates.parquet` (of one dataset), a piece at a time: the removed rows in order, then the proposed pairs.
 
         `estimate` is the share of equal signature slots of a near pair, the cosine of a semantic one.
         """
         line, keeper = np.concatenate([self.line, self.proposed.row]), np.concatenate([self.keeper, self.proposed.keeper])
-        kind = np.concatenate([self.kind, np.full(len(self.proposed.row), SEMANTIC)])
+        kind = np.concatenate([self.kind, np.full(len(self.proposed.row), SEMANTIC, np.int8)])
         jaccard = np.concatenate([self.jaccard, self.proposed.cosine])
         estimate = np.concatenate([self.agreement, self.proposed.cosine])
-        band = np.concatenate([self.band, np.full(len(self.proposed.row), -1)])
-        return pa.table(
-            {
-                "id": hex_ids(self.keys.rows.take("id", line)),
-                "source": self.keys.source(line),
-                "kept_id": hex_ids(self.keys.rows.take("id", keeper)),
-                "kept_source": self.keys.source(keeper),
-                "jaccard": pa.array(jaccard, mask=kind == SEMANTIC),
-                "estimate": pa.array(estimate.astype(np.float64), mask=kind == EXACT),
-                "band": pa.array(band.astype(np.int16), mask=kind != NEAR),
-                "kind": pa.array(np.array(["", "exact", "near", "semantic"])[kind], pa.string()),
-            }
-        )
+        band = np.concatenate([self.band, np.full(len(self.proposed.row), -1, np.int16)])
+        wanted = np.arange(len(line)) if dataset is None else np.flatnonzero(self.keys.dataset(line) == dataset)
+        for part in spans(0, len(wanted)) if len(wanted) else [slice(0, 0)]:
+            at = wanted[part]
+            yield pa.table(
+                {
+                    "id": hex_ids(self.keys.rows.take("id", line[at])),
+                    "source": self.keys.source(line[at]),
+                    "kept_id": hex_ids(self.keys.rows.take("id", keeper[at])),
+                    "kept_source": self.keys.source(keeper[at]),
+                    "jaccard": pa.array(jaccard[at], mask=kind[at] == SEMANTIC),
+                    "estimate": pa.array(estimate[at].astype(np.float64), mask=kind[at] == EXACT),
+                    "band": pa.array(band[at], mask=kind[at] != NEAR),
+                    "kind": pa.array(np.array(["", "exact", "near", "semantic"])[kind[at]], pa.string()),
+                }
+            )
+
+    def details(self, lines: np.ndarray) -> list[str]:
+        """What to tell of these removed rows."""
+        at = np.searchsorted(self.line, lines)
+        kept = hex_ids(self.keys.rows.take("id", self.keeper[at])).to_pylist()
+        sources = self.keys.source(self.keeper[at]).to_pylist()
+        return [
+            f"says what {row} of {source} says" if kind == EXACT else f"Jaccard {jaccard:.3f} with {row} of {source}"
+            for kind, jaccard, row, source in zip(self.kind[at], np.nan_to_num(self.jaccard[at]), kept, sources, strict=True)
+        ]
+
+    def write(self, out: Path) -> None:
+        """Write hits/duplicates.parquet."""
+        write_table(out / "hits" / "duplicates.parquet", self.hits())
 
     def standing(self) -> np.ndarray:
         """The lines that take part and are not duplicates of another."""

@@ -1,47 +1,24 @@
 """The duplicate search as a stage of a mix: among the rows that passed the rules, which are dropped for which kept row.
 
 sign(config, sources)                      signatures, one sidecar a source, reused by every later mix
-drop_duplicates(config, sources, rows)     the rows with their fates, and the evidence for hits/duplicates.parquet
+drop_duplicates(config, sources, ...)      gives duplicates their fate; returns the evidence
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
 from columnar import cli
 from columnar.engine import LOCAL, Engine
 from columnar.filesystem import under
-from columnar.store import Dataset, open_dataset, write_table
+from columnar.store import Dataset, open_dataset
 from curation import duplicate_search, minhash
 from curation.decide import EXACT, NEAR, SEMANTIC, Decisions, Loaded
 from curation.dedup import DedupConfig
 from curation.duplicate_keys import Keys, append
-
-
-class Evidence(NamedTuple):
-    """What was found: one line a dropped row, with the row that is kept for it."""
-
-    hits: pa.Table
-    notes: list[str]
-    lines: npt.NDArray[np.int64]  # the line of each hit
-
-    def details(self, lines: npt.NDArray[np.int64]) -> list[str]:
-        """What to tell of these dropped rows."""
-        hits = self.hits.take(pa.array(np.searchsorted(self.lines, lines)))
-        columns = (hits.column(name).to_pylist() for name in ("kind", "jaccard", "kept_id", "kept_source"))
-        return [
-            f"says what {kept} of {source} says" if kind == "exact" else f"Jaccard {jaccard or 0:.3f} with {kept} of {source}"
-            for kind, jaccard, kept, source in zip(*columns, strict=True)
-        ]
-
-    def write(self, out: Path) -> None:
-        """Write hits/duplicates.parquet."""
-        write_table(out / "hits" / "duplicates.parquet", self.hits)
+from curation.duplicate_search import Found, find_duplicates
 
 
 def references(config: DedupConfig, root: Path) -> list[Dataset]:
@@ -58,13 +35,13 @@ def sign(config: DedupConfig, sources: list[Loaded], against: list[Dataset], eng
         minhash.sign(datasets, config.near, bar.add, engine)
 
 
-def drop_duplicates(config: DedupConfig, sources: list[Loaded], against: list[Dataset], decisions: Decisions) -> Evidence:
+def drop_duplicates(config: DedupConfig, sources: list[Loaded], against: list[Dataset], decisions: Decisions) -> Found:
     """Give exact and near duplicates among the rows that stand their fate."""
     keys = _keys(config, sources, against, decisions)
-    found = duplicate_search.find_duplicates(keys, [s.dataset for s in sources] + against, config)
+    found = find_duplicates(keys, [s.dataset for s in sources] + against, config)
     for kind, fate in ((duplicate_search.EXACT, EXACT), (duplicate_search.NEAR, NEAR), (duplicate_search.SEMANTIC, SEMANTIC)):
         decisions.give(found.line[found.kind == kind], fate)
-    return Evidence(found.hits(), found.notes, found.line)
+    return found
 
 
 def _keys(config: DedupConfig, sources: list[Loaded], against: list[Dataset], decisions: Decisions) -> Keys:

@@ -19,8 +19,9 @@ import polars as pl
 import pyarrow as pa
 
 from columnar.record import text_hash
+from columnar.store import ROW_GROUP
 
-PIECE = 1 << 20  # rows looked at together
+PIECE = 100 * ROW_GROUP  # rows looked at together
 
 
 def spans(start: int, stop: int) -> Iterator[slice]:

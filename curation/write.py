@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from columnar.record import ENVELOPE, MESSAGE, schema_of
 from columnar.store import ROW_GROUP, Dataset, RowWriter, table_writer
 from curation.decide import CONTAMINATED, EXACT, NEAR, SEMANTIC, SPLITS, Decisions, Loaded, Output, copy_id
-from curation.duplicates import Evidence
+from curation.duplicate_search import Found
 from curation.mix import MixConfig
 from curation.rules import Rule
 
@@ -166,7 +166,7 @@ def write_mix(
     config: MixConfig,
     sources: list[Loaded],
     decisions: Decisions,
-    duplicates: Evidence | None,
+    duplicates: Found | None,
     stages: list[dict[str, Path]],
     on_rows: Callable[[int], None],
 ) -> RowWriter:
@@ -274,7 +274,7 @@ def _narrow_list(lists: pa.ListArray, kind: pa.ListType) -> pa.ListArray:
 class _Dropped:
     """The dropped rows, in source and row order."""
 
-    def __init__(self, path: Path, config: MixConfig, decisions: Decisions, duplicates: Evidence | None) -> None:
+    def __init__(self, path: Path, config: MixConfig, decisions: Decisions, duplicates: Found | None) -> None:
         path.parent.mkdir(parents=True)
         self.path, self.config, self.decisions, self.duplicates = path, config, decisions, duplicates
         self.writer: pq.ParquetWriter | None = None
