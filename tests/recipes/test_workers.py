@@ -52,7 +52,7 @@ def test_a_command_ends_when_its_recipe_is_killed(tmp_path: Path) -> None:
         pid = int(recipe.stdout.readline())
         os.kill(pid, 0)
         recipe.send_signal(signal.SIGKILL)
-    for _ in range(200):
+    for _ in range(2400):
         if not Path(f"/proc/{pid}").exists():
             return
         time.sleep(0.05)

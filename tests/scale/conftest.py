@@ -18,9 +18,10 @@ TINY = Path("recipes/mixes/tiny.yaml")
 def cluster() -> Iterator[str]:
     """Its address."""
     ray = pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["POLARS_MAX_THREADS"] = "1"
-    context = ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR", object_store_memory=256 << 20)
+    # a machine whose memory others fill would end workers that the tests count
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", POLARS_MAX_THREADS="1", RAY_memory_monitor_refresh_ms="0")
+    options = {"num_cpus": 2, "include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    context = ray.init("local", object_store_memory=256 << 20, **options)
     yield context.address_info["address"]
     ray.shutdown()
 

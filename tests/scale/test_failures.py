@@ -73,7 +73,7 @@ def test_a_damaged_row_file_is_named_and_nothing_half_is_taken_for_whole(cluster
 
 def test_a_cluster_that_is_not_there_is_said_at_once(cluster: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "curation.build_mix", str(TINY), "--out", str(tmp_path / "out"), "--engine", "ray://127.0.0.1:9"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2 and "error: --engine ray: no Ray cluster at 127.0.0.1:9" in done.stderr
     assert not (tmp_path / "out").exists()
     with pytest.raises(ConfigError, match="expected local, ray or ray://HOST:PORT"), chosen("spark"):
@@ -97,6 +97,6 @@ def test_workers_without_the_package_are_told_of(cluster: str, tmp_path: Path) -
         f"        list(engine.map(abs, [1, 2], [Path({str(tmp_path)!r}) / n for n in 'ab']))\n"
         "raise SystemExit(cli.run(main, cli.parser('probe', ''), []))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 2, done.stderr
     assert "the workers of the cluster have no package 'columnar'" in done.stderr
