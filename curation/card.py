@@ -35,6 +35,7 @@ def card(manifest: dict[str, Any], directory: Path) -> str:
         *left_out(counts),
         "Every dropped row is in `dropped/` with its reason: `python -m columnar.explain DIR ID` tells the story of one row.",
         "## Sources\n\n" + sources(identity),
+        "## Duplicates\n\n" + duplicates(counts.get("duplicates")),
         "## Decontamination\n\n" + decontamination(counts.get("decontam")),
         "## How to rebuild\n\n```\npython -m curation.build_mix config.yaml --out DIR\n```",
         f"`config.yaml` lies beside this card with every setting resolved; seed {identity['seed']}. The same inputs give the same bytes.",
@@ -121,6 +122,14 @@ def sources(identity: dict[str, Any]) -> str:
         for i in identity["inputs"]
     ]
     return markdown_table(rows)
+
+
+def duplicates(report: dict[str, Any] | None) -> str:
+    """How duplicates were sought, and what was not checked or may have been missed; how many were found stands in the funnel."""
+    if not report:
+        return "Not sought."
+    notes = "\n".join(f"- {note}" for note in report["notes"])
+    return f"Each removed row is in `hits/duplicates.parquet` with the row that is kept for it.\n\n{notes}"
 
 
 def decontamination(report: dict[str, Any] | None) -> str:

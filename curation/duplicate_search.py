@@ -146,6 +146,8 @@ def find_duplicates(keys: Keys, datasets: Sequence[Dataset], config: DedupConfig
     found, distinct = exact(keys, config)
     if config.near:
         found = found.and_also(near(keys, distinct, datasets, config, config.near))
+    else:
+        found.notes.append("near-duplicates: not checked")
     if config.semantic is None:
         found.notes.append("semantic: not checked")
         return found

@@ -141,9 +141,10 @@ def _build(job: Job) -> tuple[dict[str, Any], bool]:
         stages = [{**sides, "decontam": scan.columns(number)} for number, sides in enumerate(stages)]
     with cli.Progress(f"write {job.config.name}", len(decisions.fate)) as bar:
         writer = write_mix(building, job.config, loaded, decisions, found, stages, bar.add)
+    counts = count(job.config, loaded, decisions)
     if found:
         found.write(building)
-    counts = count(job.config, loaded, decisions)
+        counts["duplicates"] = {"notes": found.notes}
     if scan:
         counts["decontam"] = scan.write(building, job.engine)
     _count_bad_files(counts, loaded)

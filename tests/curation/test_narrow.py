@@ -97,6 +97,8 @@ def test_a_mix_does_not_depend_on_the_size_of_pieces(tmp_path: Path, monkeypatch
         return found
 
     whole = build("whole")
+    card = (tmp_path / "whole" / "README.md").read_text(encoding="utf-8")
+    assert "distinct rows shared a band with another and were compared" in card.partition("## Duplicates")[2].partition("##")[0]
     monkeypatch.setattr(narrow, "PIECE", 13)
     monkeypatch.setattr(rules, "PIECE", 13)
     monkeypatch.setattr(write, "IN_MEMORY", 10_000)
