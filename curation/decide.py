@@ -123,20 +123,22 @@ def judge_sources(config: MixConfig, sources: list[Loaded]) -> Decisions:
     zeros = np.zeros(starts[-1], np.uint8)
     decisions = Decisions(Narrow(), starts, [source.config.repeat for source in sources], zeros, zeros.copy())
     for number, source in enumerate(sources):
+        lines = decisions.lines(number)
+        apart = CaravanError(f"{source.name}: its rows and its columns are out of step", f"delete {source.dataset.path} and run again")
+        read = 0
         for batch in read_batches(source.dataset, ["id", "hash", "prompt_hash"]):
             decisions.rows.append(**_keys(config, batch))
+            read += batch.num_rows
         rules = rules_for(config, source.config)
         fates = np.array([decisions.number(rule) for rule in rules], np.uint8)
-        line = starts[number]
+        line = lines.start
         connection = connect([source.dataset.path], memory=MEMORY)
         try:
             columns = f"('0x' || id)::UBIGINT AS id, n_chars, n_tokens, n_turns, {_merit(config)} AS merit"
             for judged in judge(connection, config.kind, rules, columns, source.name):
                 mine = slice(line, line + len(judged))
-                if mine.stop > starts[number + 1] or not np.array_equal(judged["id"].to_numpy(), decisions.rows.read("id", mine)):
-                    raise CaravanError(
-                        f"{source.name}: its rows and its columns are out of step", f"delete {source.dataset.path} and run again"
-                    )
+                if mine.stop > lines.start + read or not np.array_equal(judged["id"].to_numpy(), decisions.rows.read("id", mine)):
+                    raise apart
                 counts = {name: judged[name].fill_null(0).cast(pl.UInt32).to_numpy() for name in COUNTS}
                 merit = judged["merit"].cast(pl.Float64).fill_nan(None).fill_null(-np.inf).to_numpy()
                 decisions.rows.append(**counts, merit=merit)
@@ -145,6 +147,8 @@ def judge_sources(config: MixConfig, sources: list[Loaded]) -> Decisions:
                 line = mine.stop
         finally:
             connection.close()
+        if not read == line - lines.start == source.dataset.rows:
+            raise apart
     _refuse_same_ids(decisions, sources)
     return decisions
 
