@@ -33,21 +33,37 @@ def run(main: Callable[[argparse.Namespace], int | None], made: argparse.Argumen
     except CaravanError as error:
         if traceback:
             raise
-        say(f"error: {remote_names(str(error))}")
-        if error.hint:
-            say(f"  {remote_names(error.hint)}")
-        return error.exit_code
+        return _say_error(_damage(error) or error)
     except BrokenPipeError:  # `| head` closed the pipe: not an error of the user's
         sys.stderr.close()
         return 0
     except KeyboardInterrupt:
         say("interrupted: what was finished is kept, run the same command again to go on")
         return 130
-    except OSError as error:
-        if traceback:
+    except Exception as error:
+        damage = None if traceback else _damage(error)
+        if damage:
+            return _say_error(damage)
+        if traceback or not isinstance(error, OSError):
             raise
         say(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "))
         return 1
+
+
+def _damage(error: Exception) -> CaravanError | None:
+    """The damaged files of a dataset that are behind an error, if that is what it is about."""
+    if "columnar.store" not in sys.modules:
+        return None
+    from columnar.damage import explained
+
+    return explained(error)
+
+
+def _say_error(error: CaravanError) -> int:
+    say(f"error: {remote_names(str(error))}")
+    if error.hint:
+        say(f"  {remote_names(error.hint)}")
+    return error.exit_code
 
 
 def _only_local(args: argparse.Namespace) -> None:

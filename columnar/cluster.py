@@ -25,6 +25,7 @@ from typing import Any, cast
 import pyarrow as pa
 
 from columnar.cli import say
+from columnar.damage import damage
 from columnar.engine import Block, Held, Result
 from columnar.errors import CaravanError, ConfigError, InputError, StoreError
 from columnar.files import unreadable
@@ -268,10 +269,9 @@ def _failure(bad: list[tuple[str, CaravanError]], count: int) -> CaravanError:
     if type(first) is not CaravanError:  # an error of ours says what to do about it
         return first
     names = "".join(f"\n  {name}: {problem}" for name, problem in bad[:NAMED]) + (f"\n  and {len(bad) - NAMED:,} more" * (len(bad) > NAMED))
-    return StoreError(
-        f"{len(bad):,} of {count:,} blocks could not be worked on:{names}",
-        "the other blocks are finished and kept: make these whole (or give the workers more memory), then run the same command again",
-    )
+    damaged = damage()
+    hint = damaged.hint if damaged else "make these whole (or give the workers more memory), then run the same command again"
+    return StoreError(f"{len(bad):,} of {count:,} blocks could not be worked on:{names}", f"the other blocks are finished and kept: {hint}")
 
 
 def _lost(error: Exception) -> CaravanError:

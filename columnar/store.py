@@ -38,6 +38,7 @@ from columnar.filesystem import place, url_of
 SCHEMA_VERSION = 1
 ROW_GROUP = 10_000
 SHARD_ROWS = 100_000
+opened: set[Path] = set()  # datasets, by this process: where to look when data cannot be decoded (columnar.damage)
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,6 @@ class Dataset:
         return self.path / "cols" / f"{stage}.parquet"
 
 
-opened: dict[Path, Dataset] = {}  # by this process: where to look when data cannot be decoded (columnar.damage)
-
-
 def open_dataset(path: Path | str) -> Dataset:
     """Open a complete dataset directory: a local one, or s3://, gs://, hf://datasets/, of which the mirror is brought up to date.
 
@@ -97,8 +95,8 @@ def open_dataset(path: Path | str) -> Dataset:
         raise StoreError(f"{manifest}: damaged, or not a manifest of ours", "run the command that makes it again") from error
     if found != SCHEMA_VERSION:
         raise StoreError(f"{path}: schema {found}, this version reads {SCHEMA_VERSION}", "build the dataset again with this version")
-    opened[path] = Dataset(path, data)
-    return opened[path]
+    opened.add(path)
+    return Dataset(path, data)
 
 
 def read_batches(dataset: Dataset, columns: list[str] | None = None, rows: int = ROW_GROUP) -> Iterator[pa.RecordBatch]:

@@ -1,10 +1,13 @@
-"""A real S3 server for tests (moto), with a list of what it was asked and a hand that can stop a client; one that speaks as Google's."""
+"""A real S3 server for tests (moto), with a list of what it was asked and a hand that can stop a client; one that speaks as Google's;
+and a computer that uses them."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
+import runpy
 import secrets
 import socket
 import subprocess
@@ -13,8 +16,14 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from columnar import filesystem, remote
+
+ROOT = Path(__file__).resolve().parents[2]
 SECRET = "a/secret+that/must+never+be+written+anywhere"
 READER = {
     "Version": "2012-10-17",
@@ -95,6 +104,42 @@ class Server:
         iam.put_user_policy(UserName=name, PolicyName="read", PolicyDocument=json.dumps(READER))
         made = iam.create_access_key(UserName=name)["AccessKey"]
         return self.environment(made["AccessKeyId"], made["SecretAccessKey"])
+
+
+class Machine:
+    """A computer with a cache of its own. Commands run in this process, which forgets before each what it knew."""
+
+    def __init__(self, server: Server, home: Path) -> None:
+        self.server, self.home = server, home
+        self.env = {**server.environment(), "XDG_CACHE_HOME": str(home / "cache"), "OMP_NUM_THREADS": "1"}
+
+    @contextlib.contextmanager
+    def here(self, **env: str) -> Iterator[pytest.MonkeyPatch]:
+        """Its environment, in a process that has just started."""
+        remote._fetched.clear()
+        filesystem._s3.cache_clear()
+        filesystem._gs.cache_clear()
+        with pytest.MonkeyPatch.context() as patch:
+            for name in [name for name in os.environ if name.startswith("AWS_")]:
+                patch.delenv(name)
+            for name, value in {**self.env, "HOME": str(self.home), **env}.items():
+                patch.setenv(name, value)
+            yield patch
+
+    def run(self, *words: str | Path, rc: int = 0, **env: str) -> str:
+        """Everything that a command said, when it ended with this code."""
+        self.server.asked.clear()
+        out = io.StringIO()
+        with self.here(**env) as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            patch.chdir(ROOT)
+            patch.setattr(sys, "argv", [str(word) for word in words])
+            patch.delitem(sys.modules, str(words[0]), raising=False)
+            with pytest.raises(SystemExit) as end:
+                runpy.run_module(str(words[0]), run_name="__main__", alter_sys=True)
+        said = out.getvalue()
+        assert (end.value.code or 0) == rc, said
+        assert SECRET not in said
+        return said
 
 
 @contextlib.contextmanager

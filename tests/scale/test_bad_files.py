@@ -19,7 +19,9 @@ from columnar.files import SourceSpec, resolve
 from columnar.load import load_source
 from columnar.store import open_dataset
 from curation import build_mix
-from tests.scale.conftest import files_of
+from decontam import scan
+from generation import verify
+from tests.scale.conftest import TINY, files_of
 
 BAD = {"1.parquet", "3.jsonl.gz", "4.json", "5.parquet", "7.jsonl"}
 
@@ -47,14 +49,23 @@ def shards(tmp_path: Path) -> Path:
     return tmp_path / "raw"
 
 
+def hole(file: Path, group: int) -> None:
+    """Spoil a row group of a Parquet file."""
+    footer, held = pq.read_metadata(file), file.read_bytes()
+    for number in range(footer.num_columns):
+        column = footer.row_group(group).column(number)
+        at = column.dictionary_page_offset or column.data_page_offset
+        held = held[:at] + b"\xff" * 12 + held[at + 12 :]
+    file.write_bytes(held)
+
+
 def spoil(raw: Path) -> dict[str, bytes]:
     """A Parquet file cut off, one with a hole in a row group, a gzip cut off, a list that never ends, a link to nothing; what they held."""
     held = {name: (raw / name).read_bytes() for name in BAD}
     (raw / "1.parquet").write_bytes(held["1.parquet"][:-100])
     (raw / "3.jsonl.gz").write_bytes(held["3.jsonl.gz"][:-20])
     (raw / "4.json").write_bytes(held["4.json"][:-50])
-    at = pq.read_metadata(raw / "5.parquet").row_group(2).column(0).dictionary_page_offset
-    (raw / "5.parquet").write_bytes(held["5.parquet"][:at] + b"\xff" * 40 + held["5.parquet"][at + 40 :])
+    hole(raw / "5.parquet", 2)
     (raw / "7.jsonl").unlink()
     (raw / "7.jsonl").symlink_to("nowhere")
     return held
@@ -136,6 +147,43 @@ def test_a_run_that_may_not_leave_them_out_names_them_and_keeps_the_others(
     assert build(config, tmp_path / "ray", "ray") == 0
     assert "done, 4 were done before" in capsys.readouterr().err, "the whole files are not read again"
     assert files_of(tmp_path / "ray") == files_of(tmp_path / "never")
+
+
+def test_a_damaged_row_group_is_named_with_what_to_delete(
+    cluster: str, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a source in the cache of a mix, and of a dataset: the same file on both engines, and no half a result."""
+    config = mix(tmp_path, "fail")
+    assert build(config, tmp_path / "never", "local") == 0
+    for engine in ("local", "ray"):
+        build(config, tmp_path / engine, engine)
+        (home,) = (path.parent for path in (tmp_path / f"{engine}.cache").rglob("manifest.json") if (path.parent / "cols").is_dir())
+        (home / "cols/signals.parquet").unlink()
+        hole(next(home.glob("rows/*.parquet")), 0)
+        assert build(config, tmp_path / engine, engine) == 1
+        told = capsys.readouterr().err
+        assert str(next(home.glob("rows/*.parquet"))) in told and f"delete {home / 'manifest.json'} and run again" in told
+        assert not (home / "cols/signals.parquet").exists()
+        (home / "manifest.json").unlink()
+        assert build(config, tmp_path / engine, engine) == 0
+        assert files_of(tmp_path / engine) == files_of(tmp_path / "never")
+
+    sums, answers, data = tmp_path / "sums.jsonl", tmp_path / "answers.jsonl", tmp_path / "sums"
+    sums.write_text("".join(f'{{"prompt": "{n} + 1?", "ground_truth": "{n + 1}", "dataset": "gsm8k"}}\n' for n in range(25_000)))
+    load_source(SourceSpec(name="sums", path=str(sums)), data)
+    file = data / "rows/part-00000.parquet"
+    first = pq.read_table(file, columns=["id"])["id"][0].as_py()
+    answers.write_text(json.dumps({"id": first, "completion": "#### 1"}) + "\n")
+    hole(file, 1)
+    benchmarks = str(TINY.parent / "tiny" / "benchmarks" / "benchmarks.yaml")
+    for engine in ("local", "ray"):
+        capsys.readouterr()
+        assert scan.main([str(data), "--benchmarks", benchmarks, "--engine", engine]) == 1
+        assert str(file) in capsys.readouterr().err
+        assert cli.run(verify.main, verify.arguments(), [str(data), "--completions", str(answers), "--engine", engine]) == 1
+        told = capsys.readouterr().err
+        assert str(file) in told and f"delete {data / 'manifest.json'}" in told
+    assert not list(data.glob("cols/*.parquet")) and not list(data.glob("hits/*.parquet"))
 
 
 def test_the_same_rows_as_if_the_bad_files_had_never_been_there(shards: Path, tmp_path: Path) -> None:

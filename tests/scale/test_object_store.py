@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import itertools
 import json
 import os
 import random
-import runpy
 import signal
 import subprocess
 import sys
@@ -18,13 +15,11 @@ from typing import Any
 
 import pytest
 import yaml
-from object_store import SECRET, Server, clean, google
+from object_store import ROOT, SECRET, Machine, Server, clean, google
 
-from columnar import filesystem, remote
 from columnar.flags import add_flags
 from columnar.store import open_dataset
 
-ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["amber", "river", "stone", "cloud", "paper", "lantern", "garden", "winter", "copper", "violin", "harbour", "meadow", "silver"]
 
 NUMBER = itertools.count()
@@ -45,42 +40,6 @@ def server() -> Iterator[Server]:
     made = Server()
     yield made
     made.close()
-
-
-class Machine:
-    """A computer with a cache of its own. Commands run in this process, which forgets before each what it knew."""
-
-    def __init__(self, server: Server, home: Path) -> None:
-        self.server, self.home = server, home
-        self.env = {**server.environment(), "XDG_CACHE_HOME": str(home / "cache"), "OMP_NUM_THREADS": "1"}
-
-    @contextlib.contextmanager
-    def here(self, **env: str) -> Iterator[pytest.MonkeyPatch]:
-        """Its environment, in a process that has just started."""
-        remote._fetched.clear()
-        filesystem._s3.cache_clear()
-        filesystem._gs.cache_clear()
-        with pytest.MonkeyPatch.context() as patch:
-            for name in [name for name in os.environ if name.startswith("AWS_")]:
-                patch.delenv(name)
-            for name, value in {**self.env, "HOME": str(self.home), **env}.items():
-                patch.setenv(name, value)
-            yield patch
-
-    def run(self, *words: str | Path, rc: int = 0, **env: str) -> str:
-        """Everything that a command said, when it ended with this code."""
-        self.server.asked.clear()
-        out = io.StringIO()
-        with self.here(**env) as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            patch.chdir(ROOT)
-            patch.setattr(sys, "argv", [str(word) for word in words])
-            patch.delitem(sys.modules, str(words[0]), raising=False)
-            with pytest.raises(SystemExit) as end:
-                runpy.run_module(str(words[0]), run_name="__main__", alter_sys=True)
-        said = out.getvalue()
-        assert (end.value.code or 0) == rc, said
-        assert SECRET not in said
-        return said
 
 
 @pytest.fixture
