@@ -9,6 +9,7 @@ A remote place has one local place, its mirror (`place`, `url_of`): below it cod
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from columnar.errors import ConfigError, StoreError
@@ -31,6 +32,7 @@ SCHEMES = ("s3", "gs", "hf")
 THREADS = 8  # requests at a time
 BLOCK = 8 << 20
 _FORM = re.compile(rf"({'|'.join(SCHEMES)})://([^/]+)(?:/(.*))?$", re.DOTALL)
+_using: list[IO[str]] = []  # the lock of a process that uses copies, once it does
 _SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
 
 Item = TypeVar("Item")
@@ -54,6 +56,30 @@ class Refused(StoreError):
 def cache_dir() -> Path:
     """Where what is known of files is kept between runs, and copies of what is remote."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "caravan"
+
+
+def use_copies() -> None:
+    """From now to its end this process uses copies: columnar.cache removes none meanwhile."""
+    if not _using:
+        (cache_dir() / "remote").mkdir(parents=True, exist_ok=True)
+        _using.append((cache_dir() / "remote" / "in-use.lock").open("w"))
+        fcntl.flock(_using[0], fcntl.LOCK_SH)
+
+
+@contextlib.contextmanager
+def alone_with_copies(needed: bool) -> Iterator[bool]:
+    """Is no other command using copies? None begins to in this block; where that is not needed, nobody is asked."""
+    lock = cache_dir() / "remote" / "in-use.lock"
+    if not needed or not lock.parent.is_dir():
+        yield True
+        return
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def is_remote(path: Path | str) -> bool:

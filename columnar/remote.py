@@ -26,7 +26,7 @@ from typing import Any
 
 from columnar import cli, filesystem
 from columnar.errors import StoreError
-from columnar.filesystem import Object, Refused, asked, at_once, cache_dir, get, listed, look, objects, place, put, url_of
+from columnar.filesystem import Object, Refused, asked, at_once, cache_dir, get, listed, look, objects, place, put, url_of, use_copies
 
 MANIFEST, FLAGS = "manifest.json", "flags.jsonl"
 FOLDERS = ("rows", "cols", "hits", "dropped")
@@ -45,6 +45,7 @@ def fetch(path: Path) -> None:
     url = url_of(path)
     if url is None or path in _writing or time.monotonic() - _fetched.get(path, -FRESH) < FRESH:
         return
+    use_copies()
     if url.startswith("hf://"):
         from columnar.hub import fetch_dataset
 
@@ -237,6 +238,7 @@ def _send(path: Path, url: str) -> None:
 @contextlib.contextmanager
 def _alone(url: str) -> Iterator[None]:
     """One process of this machine at a time works on a mirror: else one would fetch what another is about to send."""
+    use_copies()
     scheme, _, rest = url.partition("://")
     lock = cache_dir() / "remote" / "locks" / scheme / f"{rest}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -260,6 +262,7 @@ def sources(url: str, split: str | None) -> list[Object]:
     from columnar.files import file_type, of_split
     from columnar.hub import matching
 
+    use_copies()
     fixed = url.partition("://")[2].partition("/")[2]
     magic = next((i for i, sign in enumerate(fixed) if sign in "*?["), None)
     if magic is None:
@@ -302,6 +305,7 @@ def here(path: str) -> Path:
     """
     if not filesystem.is_remote(path) or path.startswith("hf://"):
         return Path(path)
+    use_copies()
     local = filesystem.place(path)
     one = look(path)
     if one is not None:
@@ -316,6 +320,18 @@ def here(path: str) -> Path:
             file.unlink()
     copy([item for item in items if not same(local / item.name, item)], path)
     return local
+
+
+def fetched(file: Path) -> bool:
+    """Is this file still what was fetched or sent, so that the store has it?"""
+    known = _noted(file)
+    return known is not None and known["mark"] == _mark(file)
+
+
+def forget(file: Path) -> None:
+    """Remove a copy, and what was noted of it."""
+    file.unlink()
+    _note_of(file).unlink(missing_ok=True)
 
 
 def same(file: Path, item: Object) -> bool:

@@ -117,6 +117,7 @@ class Machine:
     def here(self, **env: str) -> Iterator[pytest.MonkeyPatch]:
         """Its environment, in a process that has just started."""
         remote._fetched.clear()
+        filesystem._using.clear()
         filesystem._s3.cache_clear()
         filesystem._gs.cache_clear()
         with pytest.MonkeyPatch.context() as patch:
