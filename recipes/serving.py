@@ -10,6 +10,7 @@ The small one is `training.local_model` behind HTTP: a reply depends on the mode
 from __future__ import annotations
 
 import argparse
+import secrets
 import shlex
 import socket
 import subprocess
@@ -68,9 +69,7 @@ def served(
         ConfigError: the command is not one.
         CaravanError: the server ended or did not answer in `wait` seconds.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}/v1"
     log.parent.mkdir(parents=True, exist_ok=True)
     process = _small(model, port, name, log, threads) if command is None else _other(command, model, port, name, log)
@@ -82,6 +81,15 @@ def served(
         if process.wait(30.0) is None:
             process.kill()
             process.wait(None)
+
+
+def free_port() -> int:
+    """A port below those that systems hand out by themselves, so that nobody is given it before the server asks for it."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Server(NamedTuple):

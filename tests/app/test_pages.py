@@ -39,7 +39,7 @@ def drawn(view: str, dirs: list[Path], **query: str | list[str]) -> AppTest:
         if opened is not None:
             importlib.import_module(f"app.views.{view}").show(opened)
 
-    at = AppTest.from_function(page, args=(str(ROOT), view, [str(path) for path in dirs]), default_timeout=60)
+    at = AppTest.from_function(page, args=(str(ROOT), view, [str(path) for path in dirs]), default_timeout=300)
     for name, value in query.items():
         at.query_params[name] = value
     return at.run()

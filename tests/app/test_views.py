@@ -22,7 +22,7 @@ from app import pages
 pages.VIEWS = tuple(sorted(pages.VIEWS, key=lambda one: one.name != {view!r}))
 pages.draw({[str(path) for path in dirs]!r})
 """
-    app = AppTest.from_string(script, default_timeout=60)
+    app = AppTest.from_string(script, default_timeout=300)
     for name, value in query.items():
         app.query_params[name.replace("__", ".")] = value
     return checked(app.run())

@@ -124,7 +124,7 @@ def test_samples_share_a_call_and_only_missing_ones_are_asked(serve):
 
 
 def test_replicas_share_the_work(serve):
-    servers = [serve(latency=0.002) for _ in range(3)]
+    servers = [serve(latency=0.1) for _ in range(3)]  # so long that a busy machine makes none of them much faster than the others
     ask([model([s.url for s in servers])], requests(300))
     assert all(80 <= s.fake.calls["all"] <= 120 for s in servers)
 

@@ -74,7 +74,7 @@ def test_a_crashing_verifier_gives_no_reward_and_is_counted(tmp_path: Path, monk
 def test_a_hanging_verifier_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from generation.verifiers import dispatch
 
-    monkeypatch.setattr(dispatch, "OWN_TIMEOUT", 0.5)
+    monkeypatch.setattr(dispatch, "OWN_TIMEOUT", 3.0)
     names = own(tmp_path, monkeypatch, "import time\nif 'wait' in completion:\n    time.sleep(600)\nreturn True")
     verifier = Verifier(VerifiedReward(own=names, processes=1))
     assert [one.reward for one in verifier.judge([row("mine", "x")] * 3, ["yes", "wait", "no"], [True] * 3)] == [10.0, None, 10.0]

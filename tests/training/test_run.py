@@ -242,7 +242,8 @@ def test_every_promised_recipe_is_there() -> None:
 
 def test_two_processes_train_one_run(colours: Dataset, model: Path, tmp_path: Path) -> None:
     config = ROOT / "recipes/training/accelerate/cpu.yaml"
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), "-m", "training.sft"]
+    free = ["--main_process_port", "0"]  # any free one
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), *free, "-m", "training.sft"]
     done = subprocess.run(
         [*launch, *command(colours, model, tmp_path / "two", "max_steps=2")], cwd=ROOT, capture_output=True, text=True, env=dict(os.environ)
     )
