@@ -33,6 +33,7 @@ from columnar.store import peak_rss_mb, whole_file
 
 TRIES = 3  # a block whose worker dies so often is to blame, not the worker
 CONNECT = 5.0  # seconds for a connection to the head of a cluster
+SETTINGS = b"\0\0\0\4\0\0\0\0\0"  # the first frame that each side of an HTTP/2 connection sends
 STORE = 256 << 20  # bytes of Ray's object store on a cluster started here: descriptions and reports are small
 ONE_THREAD = ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")  # a worker has one core; read when a library is imported
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -313,9 +314,9 @@ def _connect(address: str | None) -> bool:
         return False
     if address:
         place = address.removeprefix("ray://")
-        host, _, port = place.partition(":")
         try:
-            socket.create_connection((host, int(port or 6379)), CONNECT).close()
+            if place != "auto":  # which Ray looks up on this machine
+                _knock(place)
             ray.init(address=place, **QUIET)
         except (OSError, ConnectionError, RuntimeError, ValueError) as error:
             raise InputError(
@@ -326,6 +327,26 @@ def _connect(address: str | None) -> bool:
         return True
     start()
     return True
+
+
+def _knock(place: str) -> None:
+    """Does something that speaks as Ray's head does (gRPC, so HTTP/2) listen there? Ray itself would try for minutes.
+
+    Raises:
+        OSError: nobody answers, or not so.
+    """
+    host, _, port = place.partition(":")
+    with socket.create_connection((host, int(port or 6379)), CONNECT) as door:
+        if os.environ.get("RAY_USE_TLS", "0") != "0":
+            return
+        door.settimeout(CONNECT)
+        door.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS)
+        try:
+            answer = door.recv(9)
+        except TimeoutError as error:
+            raise OSError("something listens there, and says nothing") from error
+    if answer[3:4] != SETTINGS[3:4]:
+        raise OSError("something else than Ray listens there")
 
 
 def start(workers: int | None = None) -> None:

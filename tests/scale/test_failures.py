@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,15 @@ def test_a_cluster_that_is_not_there_is_said_at_once(cluster: str, tmp_path: Pat
     assert not (tmp_path / "out").exists()
     with pytest.raises(ConfigError, match="expected local, ray or ray://HOST:PORT"), chosen("spark"):
         pass
+
+
+def test_something_else_at_the_address_is_said(cluster: str) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        code = f"from columnar.engine import chosen\nwith chosen('ray://127.0.0.1:{other.server_port}'): pass"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+        other.shutdown()
+    assert f"no Ray cluster at 127.0.0.1:{other.server_port}: something else than Ray listens there" in done.stderr
 
 
 def test_workers_without_the_package_are_told_of(cluster: str, tmp_path: Path) -> None:
