@@ -168,6 +168,13 @@ def test_sql_answers_refuses_and_restores_from_the_link(tmp_path: Path) -> None:
     assert app.query_params["view.sql"] == "SELECT 1 AS one FROM range(2000)"
 
 
+def test_small_answers_are_downloads_from_the_start_and_large_ones_when_asked_for(tmp_path: Path) -> None:
+    directory = mix(tmp_path / "d")[0]
+    for letters, deferred in ((5, False), (5000, True)):
+        app = answered(opened("sql", directory, view__sql=f"SELECT repeat('x', {letters}) FROM range(1000)"))
+        assert [bool(button.proto.deferred_file_id) for button in app.get("download_button")] == [deferred] * 2
+
+
 def test_a_query_under_way_can_be_stopped(tmp_path: Path) -> None:
     directory = mix(tmp_path / "d")[0]
     slow = "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range * b.range % 7 = 3"
