@@ -321,8 +321,8 @@ def _connect(address: str | None) -> bool:
         except (OSError, ConnectionError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"--engine ray: no Ray cluster at {place}: {error}",
-                "give the address of its head as `ray status` has it there, and run this on a machine of the cluster;"
-                " --engine ray starts a cluster on this machine",
+                "give the address of its head as `ray status` has it there, and run this on a machine of the cluster; if it wants a token"
+                " (newer versions of Ray do by themselves): export RAY_AUTH_MODE=token; --engine ray starts a cluster on this machine",
             ) from error
         return True
     start()
