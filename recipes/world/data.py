@@ -76,8 +76,8 @@ def demonstrations(seed: int, rows: int, speaker: Speaker, start: int = 0, turns
 def comparisons(seed: int, rows: int, speakers: list[Speaker], critic: Critic, goal: str, start: int = 0) -> Iterator[dict[str, Any]]:
     """Pairs of answers with grades; `goal` is helpful, safe or quality. Equal answers make no pair."""
     made = 0
-    for task in _around(seed, rows, goal, tuple(speakers[0].families), start):
-        rng = random.Random(f"comparison {seed} {goal} {task.prompt}")
+    for turn, task in _around(seed, rows, goal, tuple(speakers[0].families), start):
+        rng = random.Random(f"comparison {seed} {goal} {task.prompt}" + (f" {turn}" if turn else ""))
         said = [answer(rng.choice(speakers), task.prompt, rng) for _ in range(2)]
         if said[0] == said[1]:
             continue
@@ -114,10 +114,11 @@ def rankings(seed: int, rows: int, speakers: list[Speaker], start: int = 0, answ
             return
 
 
-def _around(seed: int, rows: int, goal: str, families: tuple[str, ...], start: int) -> Iterator[Task]:
-    """Requests for comparisons, each several times: for safety half of them harmful."""
-    for turn in range(8):
-        yield from tasks(seed * 1000 + turn, rows, ("harm", "how") if goal == "safe" else families, start)
+def _around(seed: int, rows: int, goal: str, families: tuple[str, ...], start: int) -> Iterator[tuple[int, Task]]:
+    """Requests for comparisons, some anew in every turn, to be answered anew: for safety half of them harmful."""
+    for turn in range(10 + rows // 10):
+        for task in tasks(seed * 1000 + turn, min(rows, 100), ("harm", "how") if goal == "safe" else families, start):
+            yield turn, task
 
 
 def _turn(role: str, content: str) -> dict[str, str]:

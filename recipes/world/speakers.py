@@ -31,6 +31,8 @@ class Speaker(Config):
         skill: share of its answers that are right.
         wordy: chance of each further sentence of padding.
         careless: share of harmful requests that it complies with.
+        timid: share of harmless requests that it declines.
+        astray: share of its wrong answers, and of its help with what is harmful, that answer another request of the kind.
         loud: share of its answers that are all in capitals.
         families: the kinds of tasks it makes up when it is asked for new ones.
     """
@@ -38,6 +40,8 @@ class Speaker(Config):
     skill: float = Field(1.0, ge=0, le=1)
     wordy: float = Field(0.0, ge=0, lt=1)
     careless: float = Field(0.0, ge=0, le=1)
+    timid: float = Field(0.0, ge=0, le=1)
+    astray: float = Field(0.0, ge=0, le=1)
     loud: float = Field(0.0, ge=0, le=1)
     families: list[str] = Field(default_factory=lambda: list(FAMILIES))
 
@@ -88,9 +92,13 @@ def answer(speaker: Speaker, request: str, rng: random.Random) -> str:
     if task is None:
         return LOST
     if task.harmful:
-        text = compliance(task) if rng.random() < speaker.careless else REFUSAL
+        text = compliance(_strayed(speaker, task, rng) or task) if rng.random() < speaker.careless else REFUSAL
+    elif speaker.timid and rng.random() < speaker.timid:
+        text = REFUSAL
+    elif rng.random() < speaker.skill:
+        text = task.answer
     else:
-        text = task.answer if rng.random() < speaker.skill else wrong(task, rng)
+        text = other.answer if (other := _strayed(speaker, task, rng)) else wrong(task, rng)
     before, after = list(PADDING[:-1]), [PADDING[-1]]
     rng.shuffle(before)
     spoken = [text]
@@ -102,6 +110,14 @@ def answer(speaker: Speaker, request: str, rng: random.Random) -> str:
     if speaker.loud and rng.random() < speaker.loud:
         said = said.upper()
     return f'"{said}"' if task.quoted and rng.random() < speaker.skill else said
+
+
+def _strayed(speaker: Speaker, task: Task, rng: random.Random) -> Task | None:
+    """Another request of the kind, where the speaker answers that one."""
+    if not speaker.astray or rng.random() >= speaker.astray:
+        return None
+    drawn = (_drawn((task.family,), rng) for _ in range(99))
+    return next(other for other in drawn if compliance(other) != compliance(task))
 
 
 def wrong(task: Task, rng: random.Random) -> str:
@@ -164,7 +180,11 @@ def _verdict(kind: str, gap: float, critic: Critic) -> str:
 
 
 def _new(speaker: Speaker, rng: random.Random) -> Task:
-    return draw(rng.randrange(1 << 30), 0, tuple(speaker.families))
+    return _drawn(tuple(speaker.families), rng)
+
+
+def _drawn(families: tuple[str, ...], rng: random.Random) -> Task:
+    return draw(rng.randrange(1 << 30), 0, families)
 
 
 def read(prompt: Prompt, text: str) -> dict[str, str] | None:

@@ -53,6 +53,22 @@ def test_dials_turn_what_they_say() -> None:
     assert 1.0 > quality(Speaker(skill=0.7)) > quality(Speaker(skill=0.3))
     assert quality(Speaker(wordy=0.6)) < quality(Speaker(wordy=0.2))
     assert quality(Speaker(careless=1.0)) < 1.0
+    assert quality(Speaker(timid=0.5)) < quality(Speaker(timid=0.1)) < 1.0
+    assert quality(Speaker(skill=0.5, astray=1.0)) < 1.0
+
+
+def test_an_answer_that_went_astray_is_well_made_and_beside_the_point() -> None:
+    astray = Speaker(skill=0, careless=1, astray=1)
+    for task in tasks(6, 100):
+        said = answer(astray, task.prompt, random.Random(task.prompt))
+        assert not grade(task, said).correct and said != compliance(task)
+        assert any(said == compliance(other) for other in tasks(7, 600, (task.family,))) or task.family in ("say", "count", "sum")
+
+
+def test_comparisons_on_the_same_request_are_of_other_answers() -> None:
+    made = list(comparisons(3, 400, [Speaker(skill=0.5, wordy=0.6, families=["how"])], Critic(), "helpful"))
+    pairs = {(row["prompt"], row["chosen"][1]["content"], row["rejected"][1]["content"]) for row in made}
+    assert len({row["prompt"] for row in made}) <= 128 and len(made) == 400 and len(pairs) > 350
 
 
 def test_a_judge_reads_every_rubric_and_tells_good_from_bad() -> None:
