@@ -20,8 +20,9 @@ from recipes.llama2_chat import Llama2Config, steps
 from recipes.rooms import Rooms
 
 SMALL = {
-    "world.files.exam.rows": 24, "world.files.annotations.rows": 40, "world.files.annotations2.rows": 20, "world.files.annotations3.rows": 20,
-    "world.files.careless.rows": 10, "world.files.careless2.rows": 10, "world.files.helpful.rows": 80, "world.files.safe.rows": 40,
+    "world.files.exam.rows": 24, "world.files.annotations.rows": 40,
+    "world.files.annotations2.rows": 20, "world.files.annotations3.rows": 20, "world.files.careless.rows": 10,
+    "world.files.careless2.rows": 10, "world.files.helpful.rows": 80, "world.files.safe.rows": 40,
     "world.files.ask1.rows": 12, "world.files.harm1.rows": 6, "world.files.ask3.rows": 48, "world.files.harm3.rows": 6,
     "sampling.rounds": '[{"helpfulness": {"path": "world:ask1"}, "safety": {"path": "world:harm1"}}]',
     "sampling.settings.samples": 4, "sampling.settings.sweep": 4, "sampling.settings.max_tokens": 12,
