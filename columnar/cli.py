@@ -26,6 +26,8 @@ def parser(prog: str, doc: str | None) -> argparse.ArgumentParser:
 def run(main: Callable[[argparse.Namespace], int | None], made: argparse.ArgumentParser, argv: list[str] | None = None) -> int:
     """Parse, run, and turn errors into `error: ...` lines and exit codes (see columnar.errors)."""
     traceback = "--traceback" in (sys.argv if argv is None else argv)
+    if store := sys.modules.get("columnar.store"):  # of a command before, in the same process
+        store.opened.clear()
     try:
         args = made.parse_args(argv)
         _only_local(args)

@@ -239,7 +239,8 @@ def _one(work: Callable[[Any], Any], item: dict[str, Any]) -> dict[str, Any]:
             with whole_file(place) as temporary:
                 temporary.write_bytes(pickle.dumps(made, protocol=5))
         except Exception as error:
-            kept = error if isinstance(error, CaravanError) else CaravanError(f"{type(error).__name__}: {error}")
+            more = "give the workers more memory, then run the same command again" if isinstance(error, MemoryError) else None
+            kept = error if isinstance(error, CaravanError) else CaravanError(f"{type(error).__name__}: {error}", more)
             problem = pickle.dumps(kept)
     return {"problem": problem, "tries": tries, "worker": worker, "peak": peak_rss_mb(), "seconds": _cpu_seconds() - began}
 
@@ -270,8 +271,10 @@ def _failure(bad: list[tuple[str, CaravanError]], count: int) -> CaravanError:
     if type(first) is not CaravanError:  # an error of ours says what to do about it
         return first
     names = "".join(f"\n  {name}: {problem}" for name, problem in bad[:NAMED]) + (f"\n  and {len(bad) - NAMED:,} more" * (len(bad) > NAMED))
-    damaged = damage()
-    hint = damaged.hint if damaged else "make these whole (or give the workers more memory), then run the same command again"
+    hint = next((problem.hint for _, problem in bad if problem.hint), None)
+    if hint is None:
+        damaged = damage()
+        hint = damaged.hint if damaged else "make these whole, then run the same command again"
     return StoreError(f"{len(bad):,} of {count:,} blocks could not be worked on:{names}", f"the other blocks are finished and kept: {hint}")
 
 

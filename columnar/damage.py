@@ -30,7 +30,7 @@ def explained(error: BaseException | None) -> StoreError | None:
 
 
 def damage() -> StoreError | None:
-    """What is wrong with the files of the datasets that this process has opened, if anything is."""
+    """What is wrong with the files of the datasets that this command has opened, if anything is."""
     bad = [(dataset, file, problem) for dataset in sorted(opened) for file, problem in _damaged(dataset)]
     if not bad:
         return None

@@ -38,7 +38,7 @@ from columnar.filesystem import place, url_of
 SCHEMA_VERSION = 1
 ROW_GROUP = 10_000
 SHARD_ROWS = 100_000
-opened: set[Path] = set()  # datasets, by this process: where to look when data cannot be decoded (columnar.damage)
+opened: set[Path] = set()  # datasets, by this command: where to look when data cannot be decoded (columnar.damage)
 
 
 @dataclass(frozen=True)
