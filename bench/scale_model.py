@@ -4,8 +4,7 @@
 
 Seconds = start + rows x (workers' CPU a row / cores of all machines) + rows x (driver's CPU a row). Workers load, measure, scan and
 sign; the driver puts their results together, judges, groups duplicates, draws and writes. `price` is dollars for a core and hour; the
-machines are paid for as long as the run takes. Disk is what passes through the shared file system; memory is the driver's: narrow
-columns of every row.
+machines are paid for as long as the run takes. Disk is what passes through the shared file system; memory is the driver's.
 """
 
 from __future__ import annotations
@@ -19,8 +18,10 @@ from typing import Any
 from columnar import cli
 
 SHARED_OUT = ("load", "signals", "scan", "sign")
-DRIVER_BYTES = 100.0  # of memory for a row: ids, keys, counts and fates, and a copy of some of them while they are sorted
-DRIVER_MB = 600.0
+DRIVER_BYTES = 4.0  # of memory for a row: its fate, its split, and which rows are compared
+FOUND_BYTES = 150.0  # of memory for a row that shares a band with another
+FOUND = 0.05  # their share, as in bench.scale_data
+DRIVER_MB = 1200.0
 KEPT_TWICE = 2.0  # a worker's result lies in a file of its own until the driver has put it in its place
 
 
@@ -52,7 +53,7 @@ def cost(per: dict[str, float], rows: float, machines: int, cores: int, price: f
         "hours": hours,
         "of them the driver": alone / 3600,
         "dollars": hours * machines * cores * price,
-        "driver_gb": (DRIVER_MB * 1e6 + rows * DRIVER_BYTES) / 1e9,
+        "driver_gb": (DRIVER_MB * 1e6 + rows * (DRIVER_BYTES + FOUND * FOUND_BYTES)) / 1e9,
         "through_disk_gb": rows * per["bytes"] / 1e9,
     }
 
