@@ -83,9 +83,11 @@ def bare(args: argparse.Namespace) -> None:
     async def go() -> float:
         nonlocal failed
         free = asyncio.Semaphore(IN_FLIGHT)
+        refused: type[Exception]
         if args.client == "openai":
             import openai
 
+            refused = openai.OpenAIError
             client = openai.AsyncOpenAI(base_url=url, api_key="x", max_retries=3, http_client=openai.DefaultAioHttpClient())
 
             async def call(model: str, text: str) -> str:
@@ -95,6 +97,7 @@ def bare(args: argparse.Namespace) -> None:
         else:
             import aiohttp
 
+            refused = aiohttp.ClientError
             session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=IN_FLIGHT))
 
             async def call(model: str, text: str) -> str:
@@ -113,7 +116,7 @@ def bare(args: argparse.Namespace) -> None:
                     asks = [judge_prompt(prompt(i), answers) + f"\naspect {k}" for k in range(4 if args.task == "judge4" else 1)]
                     for ratings in await asyncio.gather(*(call("mock-judge", ask) for ask in asks)):
                         json.loads(ratings)
-            except Exception:
+            except (refused, TimeoutError, ValueError, KeyError):  # or too slow, or not in the form asked for
                 failed += 1
 
         start = time.perf_counter()
