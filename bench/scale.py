@@ -42,7 +42,7 @@ STEPS = {  # of curation.pipeline, in a build's order
 KEPT = {  # what a stage leaves on disk
     "load": ("cache", "load/*/rows/*.parquet"),
     "signals": ("cache", "load/*/cols/signals.parquet"),
-    "scan": ("cache", "*/*/decontam*.parquet"),
+    "scan": ("cache", "decontam/**/*.parquet"),
     "sign": ("cache", "load/*/cols/minhash.parquet"),
     "write": ("out", "**/*.parquet"),
 }

@@ -1,6 +1,6 @@
-"""What a mix of so many rows costs: the model of docs/scale.md, from the figures of bench.scale_stages and bench.scale.
+"""What a mix of so many rows costs on a cluster: the model of docs/scale.md, fitted to a run of bench.scale and checked against its others.
 
-    python -m bench.scale_model --stages stages.json --runs scale.json --machines 1 8 64 --cores 16 --price 0.04
+    python -m bench.scale_model --runs scale.json --fit 1 --machines 1 8 64 --cores 16 --price 0.04
 
 Seconds = start + rows x (workers' CPU a row / cores of all machines) + rows x (driver's CPU a row). Workers load, measure, scan and
 sign; the driver puts their results together, judges, groups duplicates, draws and writes. `price` is dollars for a core and hour; the
@@ -25,50 +25,56 @@ DRIVER_MB = 1200.0
 KEPT_TWICE = 2.0  # a worker's result lies in a file of its own until the driver has put it in its place
 
 
-def fitted(stages: list[dict[str, Any]], runs: list[dict[str, Any]]) -> dict[str, float]:
-    """CPU microseconds and bytes a row, and seconds to begin with."""
-    largest = max(line["gb"] for line in stages)
-    mine = {line["stage"]: line for line in stages if line["gb"] == largest}
-    workers = sum(mine[stage]["us/row"] for stage in SHARED_OUT)
-    alone = sum(line["us/row"] for stage, line in mine.items() if stage not in SHARED_OUT)
-    rays = [line for line in runs if line["workers"] is not None]
-    putting = min(max(line["driver"] / line["rows"] * 1e6 - alone, 0.0) for line in rays)
-    bytes_shared = sum(mine[stage]["bytes/row"] for stage in SHARED_OUT)
-    start = min(line["start"] for line in rays)
+def fitted(results: dict[str, list[dict[str, Any]]], gb: float) -> dict[str, float]:
+    """CPU microseconds and bytes a row, and seconds to begin with: those of the run of this size on a cluster."""
+    run = next(line for line in results["runs"] if line["gb"] == gb and line["workers"])
+    kept = {line["stage"]: line["bytes/row"] for line in results["stages"] if line["gb"] == gb and line["engine"] == run["engine"]}
     return {
-        "workers": workers,
-        "driver": alone + putting,
-        "bytes": KEPT_TWICE * bytes_shared + 3 * mine["load"]["bytes/row"] + mine["write"]["bytes/row"],
-        "start": start,
+        "workers": run["workers"] / run["rows"] * 1e6,
+        "driver": run["driver"] / run["rows"] * 1e6,
+        "bytes": KEPT_TWICE * sum(kept[stage] for stage in SHARED_OUT) + 3 * kept["load"] + kept["write"],
+        "start": run["start"],
     }
+
+
+def seconds(per: dict[str, float], rows: float, cores: int) -> tuple[float, float]:
+    """How long it takes, and how much of that the driver alone works."""
+    alone = rows * per["driver"] / 1e6
+    return per["start"] + rows * per["workers"] / 1e6 / cores + alone, alone
 
 
 def cost(per: dict[str, float], rows: float, machines: int, cores: int, price: float) -> dict[str, Any]:
     """One line of the table."""
-    shared, alone = rows * per["workers"] / 1e6 / (machines * cores), rows * per["driver"] / 1e6
-    hours = (per["start"] + shared + alone) / 3600
+    whole, alone = seconds(per, rows, machines * cores)
     return {
         "rows": int(rows),
         "machines": machines,
-        "hours": hours,
+        "hours": whole / 3600,
         "of them the driver": alone / 3600,
-        "dollars": hours * machines * cores * price,
+        "dollars": whole / 3600 * machines * cores * price,
         "driver_gb": (DRIVER_MB * 1e6 + rows * (DRIVER_BYTES + FOUND * FOUND_BYTES)) / 1e9,
         "through_disk_gb": rows * per["bytes"] / 1e9,
     }
 
 
 def main(args: argparse.Namespace) -> int:
-    per = fitted(*(json.loads(Path(path).read_text(encoding="utf-8")) for path in (args.stages, args.runs)))
-    print("a row: " + ", ".join(f"{name} {value:,.1f}" for name, value in per.items()))
+    results = json.loads(Path(args.runs).read_text(encoding="utf-8"))
+    per = fitted(results, args.fit)
+    print("a row: " + ", ".join(f"{name} {value:,.1f}" for name, value in per.items()) + "\n")
+    checks = []
+    for run in (line for line in results["runs"] if line["workers"]):
+        said = seconds(per, run["rows"], min(int(run["engine"].split()[1]), args.own_cores))[0]
+        checks.append({"gb": run["gb"], "engine": run["engine"], "said_s": said, "took_s": run["wall_s"], "off": said / run["wall_s"] - 1})
+    print(cli.table(checks) + "\n")
     print(cli.table([cost(per, rows, machines, args.cores, args.price) for rows in args.rows for machines in args.machines]))
     return 0
 
 
 if __name__ == "__main__":
     made = argparse.ArgumentParser("python -m bench.scale_model", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--stages", required=True, metavar="FILE", help="of bench.scale_stages --json")
     made.add_argument("--runs", required=True, metavar="FILE", help="of bench.scale --json")
+    made.add_argument("--fit", type=float, default=1.0, metavar="GB", help="the size whose run on a cluster counts")
+    made.add_argument("--own-cores", type=int, default=2, help="of the machine of those runs")
     made.add_argument("--rows", type=float, nargs="+", default=[1e6, 1e8, 1e10])
     made.add_argument("--machines", type=int, nargs="+", default=[1, 8, 64])
     made.add_argument("--cores", type=int, default=16, help="of a machine")

@@ -9,6 +9,7 @@ worker again with the block it had, and gives reports in the order of the blocks
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import pickle
@@ -18,18 +19,20 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
 
+import columnar
 from columnar.cli import say
 from columnar.damage import damage
 from columnar.engine import Block, Held, Result
 from columnar.errors import CaravanError, ConfigError, InputError, StoreError
 from columnar.files import unreadable
-from columnar.store import peak_rss_mb, whole_file
+from columnar.store import file_sha256, peak_rss_mb, whole_file
 
 TRIES = 3  # a block whose worker dies so often is to blame, not the worker
 CONNECT = 5.0  # seconds for a connection to the head of a cluster
@@ -37,6 +40,7 @@ SETTINGS = b"\0\0\0\4\0\0\0\0\0"  # the first frame that each side of an HTTP/2 
 STORE = 256 << 20  # bytes of Ray's object store on a cluster started here: descriptions and reports are small
 ONE_THREAD = ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")  # a worker has one core; read when a library is imported
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+PACKAGES = ("columnar", "curation", "decontam", "generation")  # what a worker runs
 SPACE = "caravan"  # the namespace of shared objects
 NAMED = 5  # bad blocks that an error names
 REPORT = pa.schema(
@@ -114,7 +118,7 @@ class Cluster:
         if todo:
             at = places[todo[-1]].with_name("work.pickle")
             with whole_file(at) as temporary:
-                temporary.write_bytes(pickle.dumps((str(Path.cwd()), ray.cloudpickle.dumps(work))))
+                temporary.write_bytes(pickle.dumps((str(Path.cwd()), release(), ray.cloudpickle.dumps(work))))
             items = []
             for number in todo:
                 places[number].parent.mkdir(parents=True, exist_ok=True)
@@ -215,12 +219,27 @@ def _read(work: str, stamp: int) -> Callable[[Any], Any]:
     pa.set_cpu_count(1)
     from ray import cloudpickle
 
-    place, pickled = pickle.loads(Path(work).read_bytes())
+    place, wanted, pickled = pickle.loads(Path(work).read_bytes())
+    if release() != wanted:
+        return partial(_refuse, f"the worker on {socket.gethostname()} runs {release()}, this is {wanted}")
     with contextlib.suppress(OSError):  # relative paths and modules of the user's own are found as the driver finds them
         os.chdir(place)
         sys.path.append(place)
     made: Callable[[Any], Any] = cloudpickle.loads(pickled)
     return made
+
+
+def _refuse(why: str, block: object) -> None:
+    raise ConfigError(f"--engine ray: {why}", "install the same version of this package on all machines of the cluster")
+
+
+@cache
+def release() -> str:
+    """What code this process runs: version, a hash of the source files (two commits of one version are not the same), and its place."""
+    home, found = Path(columnar.__file__).parents[1], hashlib.sha256()
+    for file in sorted(file for package in PACKAGES for file in (home / package).rglob("*.py")):
+        found.update(f"{file.relative_to(home)} {file_sha256(file)}\n".encode())
+    return f"version {version('caravan')} ({found.hexdigest()[:12]})"
 
 
 def _one(work: Callable[[Any], Any], item: dict[str, Any]) -> dict[str, Any]:

@@ -55,6 +55,8 @@ def _figures(page: Page, identity: dict[str, Any], counts: dict[str, Any]) -> li
     rejected = counts.get("rejected", counts.get("rejects"))
     if rejected:
         figures.append(("malformed", f"{rejected:,}", "kept in rejects.jsonl"))
+    if counts.get("bad_files"):
+        figures.append(("unreadable files", f"{counts['bad_files']:,}", "left out whole, named in rejects.jsonl"))
     if made.get("finished"):
         seconds = f"in {made['seconds']:,.0f} s" if made.get("seconds") is not None else ""
         figures.append(("made", str(made["finished"])[:10], f"{(identity.get('stage') or {}).get('name', '')} {seconds}".strip()))

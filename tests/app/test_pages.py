@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from columnar.flags import read_flags
+from columnar.load import SourceSpec, load_source
 
 pytest.importorskip("streamlit", reason="the app's extra is not installed")
 
@@ -104,6 +105,16 @@ def test_overview_tells_the_manifest(tiny: Path) -> None:
     html = html_of(drawn("overview", [tiny]))
     for part in ("near_duplicate", "alpaca", "arithmetic", "Rule caravan", "cv-hist", "12,852"):
         assert part in html, part
+
+
+def test_overview_tells_of_files_that_could_not_be_read(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "whole.jsonl").write_text('{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}\n')
+    (raw / "cut.parquet").write_bytes(b"PAR1")
+    load_source(SourceSpec(name="raw", path=str(raw), on_bad_file="skip"), tmp_path / "out")
+    html = html_of(drawn("overview", [tmp_path / "out"]))
+    assert "unreadable files" in html and "left out whole" in html
 
 
 def test_a_loaded_file_without_any_stage_is_shown_too(datasets: Path) -> None:

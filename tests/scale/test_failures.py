@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -10,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from columnar.cluster import Cluster
+import columnar
+from columnar.cluster import PACKAGES, Cluster
 from columnar.engine import chosen, places_in
 from columnar.errors import CaravanError, ConfigError, StoreError
 from columnar.load import SourceSpec, load_source
@@ -111,3 +114,25 @@ def test_workers_without_the_package_are_told_of(cluster: str, tmp_path: Path) -
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 2, done.stderr
     assert "the workers of the cluster have no package 'columnar'" in done.stderr
+
+
+def test_workers_with_another_version_of_the_package_are_told_of(cluster: str, tmp_path: Path) -> None:
+    for package in PACKAGES:
+        shutil.copytree(Path(columnar.__file__).parents[1] / package, tmp_path / package)
+    (elsewhere := tmp_path / "elsewhere").mkdir()  # Ray's workers look for modules where the driver stands first
+    changed = tmp_path / "curation" / "signals.py"
+    changed.write_text(changed.read_text().replace("PREVIEW = 160", "PREVIEW = 150"))
+    code = (
+        f"import ray\nray.init(address={cluster!r}, log_to_driver=False, runtime_env={{'env_vars': {{'PYTHONPATH': {str(tmp_path)!r}}}}})\n"
+        "from pathlib import Path\nfrom columnar import cli\nfrom columnar.cluster import Cluster\n"
+        "def main(args):\n    with Cluster(None) as engine:\n"
+        f"        print(*engine.map(abs, [-1, -2], [Path({str(tmp_path)!r}) / n for n in 'ab']))\n"
+        "raise SystemExit(cli.run(main, cli.parser('probe', ''), []))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=elsewhere)
+    assert done.returncode == 2, done.stderr
+    assert re.search(r"runs version (\S+) \(([0-9a-f]{12})\), this is version \1 \((?!\2)[0-9a-f]{12}\)", done.stderr), done.stderr
+    assert "install the same version" in done.stderr
+    changed.write_text((Path(columnar.__file__).parents[1] / "curation" / "signals.py").read_text())
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=elsewhere)
+    assert (done.returncode, done.stdout.strip()) == (0, "1 2"), done.stderr
