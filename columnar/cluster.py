@@ -34,6 +34,9 @@ from columnar.errors import CaravanError, ConfigError, InputError, StoreError
 from columnar.files import unreadable
 from columnar.store import file_sha256, peak_rss_mb, whole_file
 
+# Blocks for each worker from which on an actor, which costs 4 s of CPU to start, keeps what is heavy. Tasks keep it as well (`_read`), in
+# processes that go on from stage to stage; only Ray may end those when they idle.
+ACTORS_FROM = 1000
 TRIES = 3  # a block whose worker dies so often is to blame, not the worker
 CONNECT = 5.0  # seconds for a connection to the head of a cluster
 SETTINGS = b"\0\0\0\4\0\0\0\0\0"  # the first frame that each side of an HTTP/2 connection sends
@@ -150,7 +153,7 @@ class Cluster:
         how: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "num_cpus": 1}
         dealt = ray.data.from_items(items, override_num_blocks=len(items))
         size = max(1, _width(gpus))
-        if held and (gpus or len(items) > 2 * size):  # with fewer blocks an actor starts for longer than it works
+        if held and (gpus or len(items) > ACTORS_FROM * size):
             actors = ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2)
             done = dealt.map_batches(_Holding, fn_constructor_args=(str(work), stamp), compute=actors, num_gpus=gpus or None, **how)
         else:

@@ -56,7 +56,7 @@ class Engine(Protocol):
             places: a file for the result of each block, which the caller removes in the end: on a cluster a block whose file is there
                 is not worked on again, so their folder's name must change with all that results depend on.
             threads: blocks at once in this process; a cluster has its own number of workers.
-            held: `work` is heavy (an index, a client): a cluster keeps it in actors from block to block.
+            held: `work` is heavy (an index, a client): with many blocks a cluster keeps it in actors.
             gpus: of each actor.
 
         Raises:

@@ -30,7 +30,10 @@ def marks(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("held", [False, True])
-def test_a_killed_worker_loses_nothing_and_repeats_its_block_alone(cluster: str, tmp_path: Path, marks: Path, held: bool) -> None:
+def test_a_killed_worker_loses_nothing_and_repeats_its_block_alone(
+    cluster: str, tmp_path: Path, marks: Path, held: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("columnar.cluster.ACTORS_FROM", 2)
     work = Doubling(marks, deadly=(7, 20))
     with Cluster(None) as engine:
         made = list(engine.map(work, range(30), places_in(tmp_path / "blocks", 30), held=held))
