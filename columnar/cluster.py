@@ -13,7 +13,6 @@ import hashlib
 import logging
 import os
 import pickle
-import re
 import resource
 import socket
 import sys
@@ -28,10 +27,9 @@ import pyarrow as pa
 
 import columnar
 from columnar.cli import say
-from columnar.damage import damage
+from columnar.cluster_errors import failure, lost
 from columnar.engine import Block, Held, Result
-from columnar.errors import CaravanError, ConfigError, InputError, StoreError
-from columnar.files import unreadable
+from columnar.errors import CaravanError, ConfigError, InputError
 from columnar.store import file_sha256, peak_rss_mb, whole_file
 
 # Blocks for each worker from which on an actor, which costs 4 s of CPU to start, keeps what is heavy. Tasks keep it as well (`_read`), in
@@ -44,8 +42,12 @@ STORE = 256 << 20  # bytes of Ray's object store on a cluster started here: desc
 ONE_THREAD = ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")  # a worker has one core; read when a library is imported
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 PACKAGES = ("columnar", "curation", "decontam", "generation")  # what a worker runs
+RAY = {  # its settings, unless the environment has others
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of its own statistics, when their keeper is killed; ours come with the results
+    "RAY_task_oom_retries": "5",  # of a task whose worker is ended for want of memory; for ever, by default
+}
 SPACE = "caravan"  # the namespace of shared objects
-NAMED = 5  # bad blocks that an error names
 REPORT = pa.schema(
     [("problem", pa.binary()), ("tries", pa.int32()), ("worker", pa.string()), ("peak", pa.int64()), ("seconds", pa.float64())]
 )
@@ -139,7 +141,7 @@ class Cluster:
             if not bad:  # otherwise the rest is finished for the next run
                 yield pickle.loads(place.read_bytes())
         if bad:
-            raise _failure(bad, len(blocks))
+            raise failure(bad, len(blocks))
 
     def _reports(self, items: list[dict[str, Any]], work: Path, held: bool, gpus: float) -> Iterator[dict[str, Any]]:
         """What workers say of each block, in order."""
@@ -167,7 +169,7 @@ class Cluster:
                     self.peaks[report["worker"]] = max(self.peaks.get(report["worker"], 0), report["peak"])
                     yield report
         except (ray.exceptions.RayError, ModuleNotFoundError) as error:
-            raise _lost(error) from error
+            raise lost(error) from error
 
 
 class _Owner:
@@ -285,42 +287,6 @@ def _width(gpus: float) -> int:
     return min(cores, int(there.get("GPU", 0) // gpus)) if gpus else cores
 
 
-def _failure(bad: list[tuple[str, CaravanError]], count: int) -> CaravanError:
-    """The error of a run some of whose blocks could not be worked on."""
-    first = bad[0][1]
-    if len(bad) > 1 and all(type(problem) is InputError for _, problem in bad):  # source files, which name themselves
-        return unreadable({name: str(problem).removeprefix(f"{name}: ") for name, problem in bad}, count, first.hint)
-    if type(first) is not CaravanError:  # an error of ours says what to do about it
-        return first
-    names = "".join(f"\n  {name}: {problem}" for name, problem in bad[:NAMED]) + (f"\n  and {len(bad) - NAMED:,} more" * (len(bad) > NAMED))
-    hint = next((problem.hint for _, problem in bad if problem.hint), None)
-    if hint is None:
-        damaged = damage()
-        hint = damaged.hint if damaged else "make these whole, then run the same command again"
-    return StoreError(f"{len(bad):,} of {count:,} blocks could not be worked on:{names}", f"the other blocks are finished and kept: {hint}")
-
-
-def _lost(error: Exception) -> CaravanError:
-    """What Ray says when no worker could even begin."""
-    text = str(error)
-    if "ModuleNotFoundError" in text or "No module named" in text:
-        package = text.rpartition("No module named")[2].strip().strip("'\"").split("'")[0].split("\n")[0] or "caravan"
-        return ConfigError(
-            f"--engine ray: the workers of the cluster have no package {package!r}",
-            "install the same version there as here (pip install '.[ray]' in its folder), and packages of your own beside it",
-        )
-    said = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception|Failure)\b: .+)$", text, re.MULTILINE)
-    if said and said[0].startswith("FileNotFoundError"):
-        return ConfigError(
-            f"--engine ray: a worker does not see the files of this machine: {said[0]}",
-            "driver and workers need one file system: give paths that are the same on all machines of the cluster",
-        )
-    return CaravanError(
-        f"--engine ray: the cluster gave up: {said[0] if said else text.strip()[:300] or type(error).__name__}",
-        "blocks that are finished are kept: run the same command again (--traceback shows all that Ray said)",
-    )
-
-
 def _connect(address: str | None) -> bool:
     """Join the cluster at this address, or start one here; True when this process has started or joined it and must leave it.
 
@@ -328,7 +294,8 @@ def _connect(address: str | None) -> bool:
         ConfigError: Ray is not installed.
         InputError: nobody answers there.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in RAY.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
         import ray.data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -139,3 +140,17 @@ def test_workers_with_another_version_of_the_package_are_told_of(cluster: str, t
     changed.write_text((Path(columnar.__file__).parents[1] / "curation" / "signals.py").read_text())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=elsewhere)
     assert (done.returncode, done.stdout.strip()) == (0, "1 2"), done.stderr
+
+
+def test_a_machine_without_memory_for_any_worker_ends_the_run_and_is_named(cluster: str, tmp_path: Path) -> None:
+    settings = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100", "RAY_task_oom_retries": "1"}
+    code = (
+        "from pathlib import Path\nfrom columnar import cli\nfrom columnar.cluster import Cluster\n"
+        "def main(args):\n    with Cluster(None) as engine:\n"
+        f"        list(engine.map(abs, [1, 2], [Path({str(tmp_path)!r}) / n for n in 'ab']))\n"
+        "raise SystemExit(cli.run(main, cli.parser('probe', ''), []))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=500, env={**os.environ, **settings})
+    assert done.returncode == 1, done.stderr
+    assert re.search(r"Ray ended the workers on \S+ again and again, because its memory ran short \(\S+GB used / \S+GB\)", done.stderr)
+    assert "fewer CPUs" in done.stderr and not list(tmp_path.glob("[ab]"))
