@@ -24,10 +24,11 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from columnar.annotate import annotate
 from columnar.cli import table
 from columnar.explain import explain
 from columnar.record import schema_of, to_batch
-from columnar.store import Dataset, RowWriter, annotate, open_dataset, peak_rss_mb, write_manifest
+from columnar.store import Dataset, RowWriter, open_dataset, peak_rss_mb, write_manifest
 from columnar.view import connect
 
 BATCH = 50_000

@@ -18,7 +18,7 @@ from typing import Any
 from columnar import cli
 
 SHARED_OUT = ("load", "signals", "scan", "sign")
-DRIVER_BYTES = 4.0  # of memory for a row: its fate, its split, and which rows are compared
+DRIVER_BYTES = 5.0  # of memory for a row: its fate, its split, which rows are compared, and which share a band
 FOUND_BYTES = 150.0  # of memory for a row that shares a band with another
 FOUND = 0.05  # their share, as in bench.scale_data
 DRIVER_MB = 1200.0

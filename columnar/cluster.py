@@ -30,6 +30,7 @@ from columnar.cli import say
 from columnar.cluster_errors import failure, lost
 from columnar.engine import Block, Held, Result
 from columnar.errors import CaravanError, ConfigError, InputError
+from columnar.ingest_on import FileBlock
 from columnar.store import file_sha256, peak_rss_mb, whole_file
 
 # Blocks for each worker from which on an actor, which costs 4 s of CPU to start, keeps what is heavy. Tasks keep it as well (`_read`), in
@@ -83,10 +84,18 @@ class Cluster:
         spent = f"{sum(self.spent.values()):,.1f} s of CPU in {len(peaks)} workers"
         return f"ray: {done}; {spent}; peak memory {peak_rss_mb():,} MB here, {told or 0} MB in the workers"
 
-    @property
-    def workers(self) -> int:
-        """The cores of the cluster."""
-        return _width(0)
+    def width(self, gpus: float = 0) -> int:
+        """See `Engine.width`: a core each, and the GPUs."""
+        import ray
+
+        there = ray.cluster_resources()
+        cores = int(there.get("CPU", 1))
+        if gpus > there.get("GPU", 0):
+            raise ConfigError(
+                f"--engine ray: a worker wants {gpus:g} GPUs (tensor_parallel_size), the cluster has {there.get('GPU', 0):g}",
+                "add machines with GPUs, or ask a vLLM server that runs elsewhere: backend: openai with base_url",
+            )
+        return min(cores, int(there["GPU"] // gpus)) if gpus else cores
 
     @contextlib.contextmanager
     def shared(self, make: Callable[[], Held]) -> Iterator[Held]:
@@ -128,7 +137,7 @@ class Cluster:
             for number in todo:
                 places[number].parent.mkdir(parents=True, exist_ok=True)
                 _tries(places[number]).unlink(missing_ok=True)
-                items.append({"block": pickle.dumps(blocks[number]), "name": str(blocks[number]), "place": str(places[number])})
+                items.append({"block": pickle.dumps(blocks[number]), "place": str(places[number])})
             reports = self._reports(items, at, held, gpus)
         missing, bad = set(todo), []
         for number, place in enumerate(places):
@@ -141,7 +150,7 @@ class Cluster:
             if not bad:  # otherwise the rest is finished for the next run
                 yield pickle.loads(place.read_bytes())
         if bad:
-            raise failure(bad, len(blocks))
+            raise failure(bad, len(blocks), files=isinstance(blocks[0], FileBlock))
 
     def _reports(self, items: list[dict[str, Any]], work: Path, held: bool, gpus: float) -> Iterator[dict[str, Any]]:
         """What workers say of each block, in order."""
@@ -154,7 +163,7 @@ class Cluster:
         stamp = work.stat().st_mtime_ns
         how: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "num_cpus": 1}
         dealt = ray.data.from_items(items, override_num_blocks=len(items))
-        size = max(1, _width(gpus))
+        size = max(1, self.width(gpus))
         if held and (gpus or len(items) > ACTORS_FROM * size):
             actors = ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2)
             done = dealt.map_batches(_Holding, fn_constructor_args=(str(work), stamp), compute=actors, num_gpus=gpus or None, **how)
@@ -240,7 +249,7 @@ def _refuse(why: str, block: object) -> None:
 
 @cache
 def release() -> str:
-    """What code this process runs: version, a hash of the source files (two commits of one version are not the same), and its place."""
+    """What code this process runs: version, and a hash of the source files: two commits of one version are not the same."""
     home, found = Path(columnar.__file__).parents[1], hashlib.sha256()
     for file in sorted(file for package in PACKAGES for file in (home / package).rglob("*.py")):
         found.update(f"{file.relative_to(home)} {file_sha256(file)}\n".encode())
@@ -276,15 +285,6 @@ def _tries(place: Path) -> Path:
 def _cpu_seconds() -> float:
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(u.ru_utime + u.ru_stime for u in used)
-
-
-def _width(gpus: float) -> int:
-    """How many actors the cluster has room for."""
-    import ray
-
-    there = ray.cluster_resources()
-    cores = int(there.get("CPU", 1))
-    return min(cores, int(there.get("GPU", 0) // gpus)) if gpus else cores
 
 
 def _connect(address: str | None) -> bool:

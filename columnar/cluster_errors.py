@@ -11,13 +11,14 @@ from columnar.files import unreadable
 NAMED = 5  # bad blocks that an error names
 
 
-def failure(bad: list[tuple[str, CaravanError]], count: int) -> CaravanError:
-    """The error of a run some of whose blocks could not be worked on."""
+def failure(bad: list[tuple[str, CaravanError]], count: int, files: bool) -> CaravanError:
+    """The error of a run some of whose blocks (source files, if `files`) could not be worked on."""
     first = bad[0][1]
-    if len(bad) > 1 and all(type(problem) is InputError for _, problem in bad):  # source files, which name themselves
-        return unreadable({name: str(problem).removeprefix(f"{name}: ") for name, problem in bad}, count, first.hint)
-    if type(first) is not CaravanError:  # an error of ours says what to do about it
+    one_cause = len({str(problem) for _, problem in bad}) == 1
+    if type(first) is not CaravanError and one_cause:  # an error of ours says what it is about, and what to do
         return first
+    if files and all(type(problem) is InputError for _, problem in bad):
+        return unreadable({name: str(problem).removeprefix(f"{name}: ") for name, problem in bad}, count, first.hint)
     names = "".join(f"\n  {name}: {problem}" for name, problem in bad[:NAMED]) + (f"\n  and {len(bad) - NAMED:,} more" * (len(bad) > NAMED))
     hint = next((problem.hint for _, problem in bad if problem.hint), None)
     if hint is None:

@@ -33,9 +33,12 @@ class Engine(Protocol):
     def remote(self) -> bool:
         """Whether blocks are worked on in other processes, so that work must be whole in each result and may not leave notes elsewhere."""
 
-    @property
-    def workers(self) -> int:
-        """How many blocks are worked on at once, unless a stage says otherwise."""
+    def width(self, gpus: float = 0) -> int:
+        """How many blocks that want so many GPUs each are worked on at once, unless a stage says otherwise.
+
+        Raises:
+            ConfigError: there are not so many.
+        """
 
     def shared(self, make: Callable[[], Held]) -> contextlib.AbstractContextManager[Held]:
         """An object that all workers call: made once, beside this process, and called by one of them at a time."""
@@ -68,7 +71,10 @@ class Local:
     """This process: `threads` blocks at once, at most twice as many results waiting."""
 
     remote = False
-    workers = 1
+
+    def width(self, gpus: float = 0) -> int:
+        """One: a stage says how many threads it wants."""
+        return 1
 
     @contextlib.contextmanager
     def shared(self, make: Callable[[], Held]) -> Iterator[Held]:

@@ -114,6 +114,16 @@ def _hashed(file: SourceFile) -> SourceFile:
         return file._replace(problem=(error.strerror or str(error)).lower())
 
 
+def unchanged(file: SourceFile) -> None:
+    """A file that is written to while it is read is neither its old nor its new self.
+
+    Raises:
+        InputError: it is not as it was.
+    """
+    if sha256_of(file.path) != file.sha256:
+        raise InputError(f"{file.uri}: changed while it was read", "run again when nothing writes to it")
+
+
 def unreadable(bad: dict[str, str], of: int, hint: str | None) -> InputError:
     """The error of files that cannot be read: uri -> what is wrong."""
     lines = [f"{uri}: {problem}" for uri, problem in bad.items()]

@@ -20,13 +20,14 @@ from columnar.formats.shape import Bad, Draft, Record, Shape
 from columnar.readers import RawRecord, blocks, decode, read
 from columnar.record import Problem, rehash, seal, to_batch, validate
 
+RAW_CHARS = 2_000  # of a malformed record that are kept
 BATCH_ROWS, BATCH_BYTES = 4_000, 16 << 20
 FAST_BYTES = 32 << 20  # below this the fast way does not pay for compiling its kernel
 PLAIN = 0.5  # share of records that must take the fast way for it to go on
 
 
 class Reject(NamedTuple):
-    """A row that is not good, or (without a line) a whole file: where it is and why."""
+    """A row that is not good, or (without a line) a whole file: where it is, why, and how its record begins."""
 
     file: str
     line: int | None
@@ -125,7 +126,8 @@ def meta_text(meta: Record) -> str:
 
 def _reject(file: SourceFile, record: RawRecord, problem: Problem) -> Reject:
     raw = record.raw or meta_text(record.value or {})
-    return Reject(file.uri, record.line, problem, raw if isinstance(raw, str) else raw.decode("utf-8", "backslashreplace"))
+    text = raw if isinstance(raw, str) else raw.decode("utf-8", "backslashreplace")
+    return Reject(file.uri, record.line, problem, text[:RAW_CHARS])
 
 
 def _fast(file: SourceFile, shape: Shape, spec: SourceSpec, schema: pa.Schema, plan: Any, limit: int | None) -> Iterator[Part]:

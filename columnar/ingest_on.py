@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from columnar.engine import Engine
 from columnar.errors import InputError
-from columnar.files import SourceFile, SourceSpec
+from columnar.files import SourceFile, SourceSpec, unchanged
 from columnar.formats.shape import Record, Shape
 from columnar.ingest import Part, Reject, ingest
 from columnar.record import schema_of
@@ -54,7 +54,7 @@ class Ingester:
         """Write the rows of each part, and tell of the rest.
 
         Raises:
-            InputError: the file cannot be read to its end, and `on_bad_file` is not `skip`.
+            InputError: the file cannot be read to its end, and `on_bad_file` is not `skip`; or it changed meanwhile.
         """
         spec, shape, samples = self.sources[block.source]
         schema = schema_of(shape.kinds)
@@ -69,6 +69,7 @@ class Ingester:
             if spec.on_bad_file == "fail":
                 raise
             return str(error).removeprefix(f"{block.file.path}: ").replace(str(block.file.path), block.file.uri)
+        unchanged(block.file)  # before the result counts under the hash the file had
         return told
 
 

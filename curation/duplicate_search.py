@@ -105,9 +105,12 @@ class Found(NamedTuple):
         at = np.searchsorted(self.line, lines)
         kept = hex_ids(self.keys.rows.take("id", self.keeper[at])).to_pylist()
         sources = self.keys.source(self.keeper[at]).to_pylist()
+        alike = np.where(self.kind[at] == SEMANTIC, self.agreement[at], self.jaccard[at])
+        said = {EXACT: "says what {row} of {source} says", NEAR: "Jaccard {alike:.3f} with {row} of {source}"}
+        said[SEMANTIC] = "cosine {alike:.3f} with {row} of {source}"
         return [
-            f"says what {row} of {source} says" if kind == EXACT else f"Jaccard {jaccard:.3f} with {row} of {source}"
-            for kind, jaccard, row, source in zip(self.kind[at], np.nan_to_num(self.jaccard[at]), kept, sources, strict=True)
+            said[kind].format(alike=number, row=row, source=source)
+            for kind, number, row, source in zip(self.kind[at].tolist(), alike.tolist(), kept, sources, strict=True)
         ]
 
     def write(self, out: Path) -> None:

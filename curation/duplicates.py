@@ -12,8 +12,9 @@ import numpy as np
 
 from columnar import cli
 from columnar.engine import LOCAL, Engine
+from columnar.errors import ConfigError
 from columnar.filesystem import under
-from columnar.store import Dataset, open_dataset
+from columnar.store import Dataset, file_sha256, open_dataset
 from curation import duplicate_search, minhash
 from curation.decide import EXACT, NEAR, SEMANTIC, Decisions, Loaded
 from curation.dedup import DedupConfig
@@ -24,6 +25,18 @@ from curation.duplicate_search import Found, find_duplicates
 def references(config: DedupConfig, root: Path) -> list[Dataset]:
     """The datasets of `against:`; relative paths start at `root`."""
     return [open_dataset(under(root, path)) for path in config.against]
+
+
+def embeddings_of(config: DedupConfig) -> str | None:
+    """The hash of the file of embeddings.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    path = config.semantic.embeddings if config.semantic else None
+    if path and not Path(path).is_file():
+        raise ConfigError(f"dedup.semantic.embeddings: {path}: no such file", "a relative path starts where those of sources do")
+    return file_sha256(Path(path)) if path else None
 
 
 def sign(config: DedupConfig, sources: list[Loaded], against: list[Dataset], engine: Engine = LOCAL) -> None:

@@ -23,9 +23,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from columnar.errors import CaravanError
 from curation import shelf
 
 IN_MEMORY = 1 << 25  # words of 8 bytes over all bands: 256 MB, two million rows in 16 bands
+MOST = 2**31 - 1  # buckets that have a number
 RECALL_AT_THRESHOLD = 0.85
 _MIX, _MIX2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 _BLOCK = 512  # rows hashed at once: signatures and scratch stay in the second-level cache
@@ -92,11 +94,13 @@ def find_buckets(
         words = shelf.Shelf(bands, shelf.part_bits(total, whole), Path(folder) if total * bands > in_memory else None)
         for numbers, signatures, scopes in batches:
             words.add(band_hashes(signatures, scopes, bands, rows), numbers, low)
-        candidates = np.zeros(0, np.int64)
+        meets = np.zeros(total, np.bool_)
         for band, part, piece in words.drain():
             shared = shelf.shared(piece, low)
-            candidates = np.union1d(candidates, shelf.numbers_of(shared, low))
+            meets[shelf.numbers_of(shared, low)] = True
             words.put(band, part, shared)
+        candidates = np.flatnonzero(meets)
+        del meets
         return _assemble(words, candidates, bands, low)
 
 
@@ -111,4 +115,6 @@ def _assemble(words: shelf.Shelf, candidates: np.ndarray, bands: int, low: int) 
             bucket[np.searchsorted(candidates, shelf.numbers_of(piece, low)), band] = group + first
             sizes.append(np.bincount(group))
             first += int(group[-1]) + 1
+            if first > MOST:
+                raise CaravanError(f"more than {MOST:,} groups of rows share a band", "build the mix in parts, or with a higher threshold")
     return Buckets(candidates, bucket, np.concatenate(sizes) if sizes else np.zeros(0, np.int64))

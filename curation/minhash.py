@@ -23,9 +23,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from columnar.annotate import annotate_all
 from columnar.engine import LOCAL, Engine
 from columnar.errors import StoreError
-from columnar.store import ROW_GROUP, Dataset, annotate_all, sidecar_key, stage_key
+from columnar.store import ROW_GROUP, Dataset, sidecar_key, stage_key
 from curation.dedup import NearConfig
 
 VERSION = 2

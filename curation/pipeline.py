@@ -25,14 +25,14 @@ from columnar.files import SourceFile, SourceSpec, resolve
 from columnar.filesystem import cache_dir, shown, under, url_of
 from columnar.flags import read_flags
 from columnar.ingest_on import Parts, ingested
-from columnar.load import VERSION as LOAD
 from columnar.load import load_source, shape_of, source_key
 from columnar.remote import holds
 from columnar.store import open_dataset, sidecar_key, stage_key, write_manifest
 from curation import signals as signal_stage
 from curation.card import card
 from curation.decide import Loaded, cached_path, draw_rows, drop_contaminated, drop_flagged, judge_sources
-from curation.duplicates import drop_duplicates, references, sign
+from curation.dedup import DedupConfig
+from curation.duplicates import drop_duplicates, embeddings_of, references, sign
 from curation.mix import MixConfig, MixSource
 from curation.report import count
 from curation.scan import scan_sources
@@ -65,6 +65,15 @@ class Job:
     def sources(self) -> list[tuple[int, MixSource]]:
         """The sources in name order, each with its place in the config: nothing but `keep: source_order` goes by that place."""
         return sorted(enumerate(self.config.sources), key=lambda pair: pair[1].name)
+
+    @property
+    def dedup(self) -> DedupConfig | None:
+        """How duplicates are sought, with the path of a file of embeddings as it is seen from here."""
+        found = self.config.dedup
+        if not found or not found.semantic or not found.semantic.embeddings:
+            return found
+        placed = str(under(self.root, found.semantic.embeddings))
+        return found.model_copy(update={"semantic": found.semantic.model_copy(update={"embeddings": placed})})
 
     def spec(self, source: MixSource) -> SourceSpec:
         """What is loaded of a source: limits and defaults filled in, amounts left out, so that they do not make a load stale."""
@@ -105,7 +114,8 @@ def _build(job: Job) -> tuple[dict[str, Any], bool]:
     loaded = _load(job)
     signal_stage.measure([source.dataset for source in loaded], job.config.signals, job.root, job.engine)
     scan = scan_sources(job.config.decontam, job.base, loaded, job.cache, job.engine) if job.config.decontam else None
-    against = references(job.config.dedup, job.root) if job.config.dedup else []
+    dedup = job.dedup
+    against = references(dedup, job.root) if dedup else []
     wanted = [f for f in read_flags(job.out) if f["flag"] in job.config.exclude_flags]
     key = stage_key(
         "mix",
@@ -114,7 +124,7 @@ def _build(job: Job) -> tuple[dict[str, Any], bool]:
         [
             [[s.name, s.key, sidecar_key(s.dataset.sidecar("signals"))] for s in loaded],
             scan.key if scan else None,
-            [dataset.content for dataset in against],
+            [dataset.content for dataset in against] + ([embeddings_of(dedup)] if dedup and dedup.semantic else []),
             sorted((f["id"], f["flag"], f.get("note") or "") for f in wanted),
         ],
     )
@@ -126,9 +136,9 @@ def _build(job: Job) -> tuple[dict[str, Any], bool]:
     decisions = judge_sources(job.config, loaded)
     drop_flagged(decisions, loaded, wanted, job.config.exclude_flags)
     found = None
-    if job.config.dedup:
-        sign(job.config.dedup, loaded, against, job.engine)
-        found = drop_duplicates(job.config.dedup, loaded, against, decisions)
+    if dedup:
+        sign(dedup, loaded, against, job.engine)
+        found = drop_duplicates(dedup, loaded, against, decisions)
     if scan:
         drop_contaminated(decisions, [scan.columns(number) for number in range(len(loaded))])
     draw_rows(job.config, loaded, decisions)
@@ -179,9 +189,8 @@ def _load(job: Job) -> list[Loaded]:
         parts: dict[str, Parts] = {}
         if apart:
             read = [(job.spec(s), found[s.name], *shape_of(job.spec(s), found[s.name])[::2]) for s in apart]
-            folder = job.cache / ".loading" / stage_key("files", LOAD, None, [s.name for s in apart])
             with cli.Progress("load", sum(len(files) for _, files, *_ in read), "files") as files_done:
-                made = held.enter_context(ingested(job.engine, read, folder, lambda _: files_done.add(1)))
+                made = held.enter_context(ingested(job.engine, read, job.cache / ".loading", lambda _: files_done.add(1)))
             parts = dict(zip((s.name for s in apart), made, strict=True))
         for _, source in job.sources:
             with cli.Progress(f"load {source.name}") as bar:
@@ -192,6 +201,7 @@ def _load(job: Job) -> list[Loaded]:
                     on_rows=lambda rows, rejects, bar=bar: bar.add(rows + rejects - bar.done),  # type: ignore[misc]
                     parts=parts.get(source.name),
                 )
+    shutil.rmtree(job.cache / ".loading", ignore_errors=True)  # of a run that was cut off
     return [Loaded(source, order, open_dataset(homes[source.name]), homes[source.name].name) for order, source in job.sources]
 
 

@@ -57,7 +57,7 @@ class Scan:
         """
         from decontam.scan import recheck
 
-        recheck(sorted((out / "rows").glob("*.parquet")), self.wanted, self.home, engine)
+        recheck(sorted((out / "rows").glob("*.parquet")), self.wanted, self.home, engine, out / ".rechecked")
         (out / "hits").mkdir(exist_ok=True)
         for name in ("decontam.parquet", "decontam_items.parquet"):
             shutil.copyfile(self.home / "hits" / name, out / "hits" / name)

@@ -22,8 +22,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from columnar.annotate import annotate
 from columnar.errors import CaravanError, ConfigError
-from columnar.store import Dataset, annotate
+from columnar.store import Dataset
 from curation.dedup import NearConfig, SemanticConfig
 from curation.minhash import text_columns, turns_of
 

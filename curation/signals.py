@@ -19,12 +19,13 @@ import polars as pl
 import pyarrow as pa
 
 from columnar import cli
+from columnar.annotate import annotate_all
 from columnar.config import Config
 from columnar.engine import LOCAL, Engine
 from columnar.errors import ConfigError
 from columnar.filesystem import place, shown
 from columnar.remote import output
-from columnar.store import Dataset, annotate_all, file_sha256, open_dataset
+from columnar.store import Dataset, file_sha256, open_dataset
 from columnar.turns import turns
 from curation import patterns
 

@@ -9,6 +9,7 @@ Kept rows go to a bucket for each output shard (on disk once they are many), the
 
 from __future__ import annotations
 
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from columnar.errors import ConfigError
 from columnar.record import ENVELOPE, MESSAGE, schema_of
 from columnar.store import ROW_GROUP, Dataset, RowWriter, table_writer
 from curation.decide import CONTAMINATED, EXACT, NEAR, SEMANTIC, SPLITS, Decisions, Loaded, Output, copy_id
@@ -29,6 +31,7 @@ from curation.rules import Rule
 
 SHARD_CHARS = 128_000_000
 IN_MEMORY = 256_000_000
+OTHER_FILES = 100  # that a process has open beside the shards
 TEXTLESS = {"sampled_out", "over_cap", "exact_duplicate", "other_kind"}  # lost a draw, or said word for word by a kept row
 MESSAGE_FIELDS = ("messages", "prompt", "chosen", "rejected")
 SIDE = "\x1f"  # between a sidecar's name and its column, while they travel together
@@ -121,6 +124,7 @@ class Buckets:
 
     def __init__(self, directory: Path, count: int) -> None:
         self.directory = directory
+        _allow_files(count + OTHER_FILES)
         self.writers: list[pa.ipc.RecordBatchFileWriter | None] = [None] * count
         self.waiting: list[list[pa.RecordBatch]] = [[] for _ in range(count)]
         self.bytes = 0
@@ -159,6 +163,19 @@ class Buckets:
             return None
         table = pa.Table.from_batches(batches)
         return table.take(pc.sort_indices(table.column("id")))
+
+
+def _allow_files(wanted: int) -> None:
+    """Let this process have so many files open.
+
+    Raises:
+        ConfigError: the system does not allow it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < wanted:  # -1: no limit
+        if 0 <= hard < wanted:
+            raise ConfigError(f"{wanted - OTHER_FILES:,} output shards, and this process may open {hard:,} files", "raise shard_rows")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def write_mix(

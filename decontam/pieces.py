@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -85,9 +84,9 @@ def over_pieces(
 
     Args:
         threads: pieces at once in this process.
-        folder: where a cluster puts results; it is the caller's to remove. None: a temporary one.
+        folder: where a cluster puts results: all its machines must see it. It is the caller's to remove.
     """
+    assert folder or not engine.remote
     pieces = pieces_of([file.resolve() for file in files])
-    with tempfile.TemporaryDirectory(prefix="pieces-") as temporary:
-        places = places_in(folder or Path(temporary), len(pieces))
-        yield from zip(pieces, engine.map(work, pieces, places, threads=threads, held=True), strict=True)
+    places = places_in(folder or Path(), len(pieces))
+    yield from zip(pieces, engine.map(work, pieces, places, threads=threads, held=True), strict=True)

@@ -90,6 +90,9 @@ def scan_dataset(
     (out / "report.json").unlink(missing_ok=True)
     marks = None
     blocks = out / f".blocks-{key}"  # a cluster's results, until both tables are whole
+    for old in out.glob(".blocks-*"):
+        if force or old != blocks:
+            shutil.rmtree(old, ignore_errors=True)
     if rule.common:
         from decontam.common import without_common
 
@@ -206,12 +209,13 @@ def _with_ids(batch: pa.RecordBatch, made: pa.RecordBatch, chosen: np.ndarray | 
     return pa.RecordBatch.from_arrays([ids, *made.columns], ["id", *made.schema.names])
 
 
-def recheck(files: list[Path], wanted: DecontamConfig, first: Path, engine: Engine = LOCAL) -> None:
+def recheck(files: list[Path], wanted: DecontamConfig, first: Path, engine: Engine = LOCAL, folder: Path | None = None) -> None:
     """Scan what is left after removal, with the common n-grams of the first scan: nothing that was to be dropped may be there.
 
     Args:
         files: the row files that are left.
         first: where the first scan wrote.
+        folder: where a cluster puts its results; gone afterwards.
 
     Raises:
         StoreError: a row still holds an item.
@@ -232,10 +236,12 @@ def recheck(files: list[Path], wanted: DecontamConfig, first: Path, engine: Engi
 
     left = [
         ident
-        for _, (columns, *_) in over_pieces(files, Scanner(Scratches(index), wanted, None), os.cpu_count() or 1, engine)
+        for _, (columns, *_) in over_pieces(files, Scanner(Scratches(index), wanted, None), os.cpu_count() or 1, engine, folder)
         for ident, verdict in zip(columns.column("id").to_pylist(), columns.column("verdict").to_pylist(), strict=True)
         if verdict == "drop"
     ]
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
     if left:
         raise StoreError(
             f"{len(left)} rows still hold benchmark items after removal, the first is {left[0]}",

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from columnar.cli import Progress
 from columnar.engine import Engine, places_in
 from columnar.errors import ConfigError
+from columnar.store import stage_key
 from generation.cache import Cache
 from generation.client import Client
 from generation.flow import each
@@ -82,15 +83,16 @@ def ask_on(engine: Engine, stage: Stage, cache: Path, folder: Path, retry_failed
     """
     if stage.wanted is not None:
         raise ConfigError("until: asks until enough rows have passed, one after the other", "leave until out, or take --engine local")
-    workers = engine.workers
+    gpus = max((float(m.engine.get("tensor_parallel_size", 1)) for m in stage.models if m.backend == "vllm"), default=0.0)
+    workers = engine.width(gpus)
     models = [m.model_copy(update={"concurrency": max(1, -(-m.concurrency // workers))}) for m in stage.models]
-    gpus = max((float(m.engine.get("tensor_parallel_size", 1)) for m in models if m.backend == "vllm"), default=0.0)
     size = max(FEWEST, -(-stage.total // (SPANS * workers)))
     spans = [Rows(first, min(first + size, stage.total)) for first in range(0, stage.total, size)]
     meter = Meter()
+    divided = folder / stage_key("spans", 1, [size, str(cache.absolute()), retry_failed], None)  # another division is another work
     with Progress(stage.name, stage.total) as bar, engine.shared(partial(Cache, cache.absolute())) as shared:
         work = Asker(replace(stage, models=models), shared, retry_failed)
-        for span, counts in zip(spans, engine.map(work, spans, places_in(folder, len(spans)), held=True, gpus=gpus), strict=True):
+        for span, counts in zip(spans, engine.map(work, spans, places_in(divided, len(spans)), held=True, gpus=gpus), strict=True):
             for name, count in counts.items():
                 _add(meter.of(name), count)
             bar.add(span.last - span.first, note=meter.line())

@@ -25,12 +25,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from columnar import store
+from columnar.annotate import annotate
 from columnar.cli import Progress, emit, parser, run, say, table
 from columnar.engine import add_flag, chosen
 from columnar.errors import ConfigError, InputError
 from columnar.remote import output
 from generation.verifiers import workers
-from generation.verifiers.dispatch import Task, check_rows, prompt_of, request_of, resolve, timeout_of
+from generation.verifiers.dispatch import Task, check_rows, prompt_of, request_of, resolve, source_of, timeout_of
 from generation.verifiers.verdict import Part, Verdict, reweigh, weigh
 
 VERSION = 1
@@ -189,10 +190,11 @@ def main(args: argparse.Namespace) -> int:
     if not named:
         raise ConfigError(f"{args.directory}: no row names a verifier", "rows need `verifier` and `ground_truth` (see docs/verifiers.md)")
     given = read_completions(Path(args.completions)) if args.completions else None
-    config = {"own": own, "completions": store.file_sha256(Path(args.completions)) if args.completions else None}
+    sources = {name: [place, source_of(name, place)] for name, place in own.items()}
+    config = {"own": sources, "completions": store.file_sha256(Path(args.completions)) if args.completions else None}
     with output(dataset.path), chosen(args.engine) as engine, Progress("verify", dataset.rows) as bar:
         judge = Judge(given, own, 1 if engine.remote else args.workers)
-        worked = store.annotate(dataset, "verified", VERSION, config, judge, READ, args.force, bar.add, engine)
+        worked = annotate(dataset, "verified", VERSION, config, judge, READ, args.force, bar.add, engine)
     if not worked:
         say("verified.parquet is up to date (--force verifies again)")
         return 0

@@ -13,12 +13,15 @@ import contextlib
 import difflib
 import importlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from columnar.errors import ConfigError
+from columnar.store import file_sha256
 from generation.verifiers import answers, workers
 from generation.verifiers.extract import visible_answer
 from generation.verifiers.verdict import Part, Verdict, failed, reweigh, weigh, wrong
@@ -174,6 +177,17 @@ def _load(name: str, place: str) -> Callable[..., Any]:
     if not callable(loaded):
         raise ConfigError(f"own verifier {name!r}: {place!r} is not module:function")
     return loaded
+
+
+def source_of(name: str, place: str) -> str | None:
+    """A hash of the module that a verifier of the user's own is in: its verdicts change with it. None where it is not a file.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    _load(name, place)
+    file = getattr(sys.modules[place.partition(":")[0]], "__file__", None)
+    return file_sha256(Path(file)) if file else None
 
 
 def truth_of(truth: Any) -> dict[str, Any]:

@@ -12,27 +12,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = [
-    "amber",
-    "river",
-    "stone",
-    "cloud",
-    "paper",
-    "lantern",
-    "garden",
-    "winter",
-    "copper",
-    "violin",
-    "harbour",
-    "meadow",
-    "silver",
-    "candle",
-]
+    "amber", "river", "stone", "cloud", "paper", "lantern", "garden", "winter", "copper", "violin", "harbour", "meadow", "silver", "candle",
+]  # fmt: skip
 
 
 def sentence(rng: random.Random, n: int = 12) -> str:
@@ -369,3 +357,33 @@ def test_datasets_reads_a_rebuilt_mix_anew(data: Path) -> None:
         found.append((int(done.stdout.split()[-1]), wanted))
     assert all(rows == wanted for rows, wanted in found)
     assert len(set(found)) == 3
+
+
+def test_embeddings_are_found_where_sources_are_and_a_change_of_theirs_is_noticed(data: Path) -> None:
+    build(config(data), data / "out/plain")
+    ids = [row["id"] for row in rows_of(data / "out/plain", ["id", "source"]) if row["source"] == "c"]
+    made = config(data, dedup={"semantic": {"embeddings": "e.parquet", "drop": True}}, validation=None)
+    assert "e.parquet: no such file" in run(made, "--out", data / "out/mix", code=2).stderr
+    for near in ([1.0, 0.01], [0.0, 1.0]):
+        pl.DataFrame({"id": ids[:2], "embedding": [[1.0, 0.0], near]}).write_parquet(data / "e.parquet")
+        counts = build(made, data / "out/mix")["identity"]["counts"]
+        assert counts["by_reason"].get("semantic_duplicate", 0) == (near[0] > 0)
+        if near[0] > 0:
+            gone = pl.read_parquet(data / "out/mix/dropped/*.parquet").filter(pl.col("reason") == "semantic_duplicate")
+            assert gone["detail"].str.contains("^cosine 1.000 with [0-9a-f]{16} of ").all()
+    assert "nothing changed" in run(made, "--out", data / "out/mix").stderr
+
+
+def test_more_shards_than_files_that_may_be_open(data: Path) -> None:
+    made = str(config(data, shard_rows=1))
+    code = (
+        "import resource, sys\nfrom curation import build_mix, write\nfrom columnar import cli\n"
+        "write.IN_MEMORY = 1\nhard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (150, int(sys.argv[3]) or hard))\n"
+        "raise SystemExit(cli.run(build_mix.main, build_mix.parser(), [sys.argv[1], '--out', sys.argv[2]]))\n"
+    )
+    for hard, expected in (("150", 2), ("0", 0)):
+        done = subprocess.run([sys.executable, "-c", code, made, str(data / "out/many"), hard], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == expected, done.stderr
+        assert ("this process may open 150 files" in done.stderr) == bool(expected)
+    assert len(list((data / "out/many/rows").iterdir())) > 100

@@ -14,9 +14,11 @@ import pytest
 import yaml
 
 from columnar import cli, load
+from columnar.cluster import Cluster
 from columnar.errors import InputError
 from columnar.files import SourceSpec, resolve
-from columnar.load import load_source
+from columnar.ingest_on import ingested
+from columnar.load import load_source, shape_of
 from columnar.store import open_dataset
 from curation import build_mix
 from decontam import scan
@@ -226,3 +228,33 @@ def test_what_one_may_not_read_is_a_bad_file(shards: Path) -> None:
         resolve(SourceSpec(name="s", path=str(shards)))
     files = resolve(SourceSpec(name="s", path=str(shards), on_bad_file="skip"))
     assert {file.place for file in files if file.problem == "permission denied"} == {"0.parquet", "closed"}
+
+
+def test_what_was_read_of_a_changed_file_does_not_count_as_what_it_was(cluster: str, tmp_path: Path) -> None:
+    raw = tmp_path / "raw.jsonl"
+    raw.write_bytes(as_lines(0))
+    spec = SourceSpec(name="raw", path=str(raw))
+    files = resolve(spec)
+    shape, _, samples = shape_of(spec, files)
+    raw.write_bytes(as_lines(100))
+    with Cluster(None) as engine:
+        with (
+            pytest.raises(InputError, match="changed while it was read"),
+            ingested(engine, [(spec, files, shape, samples)], tmp_path / "l", print),
+        ):
+            pass
+        raw.write_bytes(as_lines(0))
+        with ingested(engine, [(spec, files, shape, samples)], tmp_path / "l", lambda file: None) as (parts,):
+            (part,) = parts(files[0])
+    assert [turns[0]["content"] for turns in part.rows.column("messages").to_pylist()] == [row["instruction"] for row in rows(0)]
+    assert not (tmp_path / "l").exists()
+
+
+def test_what_a_scan_that_was_cut_off_left_is_no_obstacle(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw.jsonl", tmp_path / "out"
+    raw.write_bytes(as_lines(0))
+    load_source(SourceSpec(name="raw", path=str(raw)), out)
+    (out / ".blocks-0123456789abcdef").mkdir()
+    raw.write_bytes(as_lines(100))
+    assert load_source(SourceSpec(name="raw", path=str(raw)), out)["rows"] == 40
+    assert not list(out.glob(".blocks-*"))

@@ -15,8 +15,9 @@ import pytest
 
 import columnar
 from columnar.cluster import PACKAGES, Cluster
+from columnar.cluster_errors import failure
 from columnar.engine import chosen, places_in
-from columnar.errors import CaravanError, ConfigError, StoreError
+from columnar.errors import CaravanError, ConfigError, InputError, StoreError
 from columnar.load import SourceSpec, load_source
 from columnar.store import open_dataset
 from curation import signals
@@ -154,3 +155,13 @@ def test_a_machine_without_memory_for_any_worker_ends_the_run_and_is_named(clust
     assert done.returncode == 1, done.stderr
     assert re.search(r"Ray ended the workers on \S+ again and again, because its memory ran short \(\S+GB used / \S+GB\)", done.stderr)
     assert "fewer CPUs" in done.stderr and not list(tmp_path.glob("[ab]"))
+
+
+def test_problems_of_all_kinds_are_named_together() -> None:
+    down = InputError("model a: nobody answers at http://x", "start the server")
+    assert failure([("rows 0 to 16", down), ("rows 16 to 32", down)], 2, files=False) is down, "one cause is told once"
+    told = failure([("rows 0 to 16", down), ("rows 16 to 32", CaravanError("MemoryError: killed"))], 9, files=False)
+    assert "2 of 9 blocks" in str(told) and "rows 0 to 16: model a: nobody" in str(told) and "rows 16 to 32: MemoryError" in str(told)
+    torn = InputError("raw/a.parquet: not a whole Parquet file", "make it whole")
+    told = failure([("raw/a.parquet", torn), ("raw/b.json", CaravanError("MemoryError: killed"))], 2, files=True)
+    assert "raw/a.parquet" in str(told) and "raw/b.json: MemoryError" in str(told)

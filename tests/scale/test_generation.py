@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from columnar import store
+from columnar.cluster import Cluster
+from columnar.errors import ConfigError
 from generation import respond
 from tests.generation.fault_server import Faults, Running
 from tests.scale.conftest import files_of
@@ -65,3 +67,31 @@ def test_replicas_answer_once_and_a_killed_worker_asks_nothing_again(cluster, se
     assert sum(server.fake.calls["all"] for server in servers) == asked, "the cache of the cluster answers this process too"
     ours, theirs = (files_of(tmp_path / name / "rows") | files_of(tmp_path / name / "hits") for name in ("ray", "local"))
     assert ours == theirs and store.open_dataset(tmp_path / "ray").rows == 96
+
+
+def test_a_run_that_was_cut_off_goes_on_with_another_number_of_workers(cluster, tmp_path, monkeypatch):
+    server = Running(Faults())
+    path = config(tmp_path, [server.url])
+    monkeypatch.setattr("generation.replicas.FEWEST", 2)
+    with monkeypatch.context() as first:
+        whole = Cluster.map
+
+        def cut_off(*args, **named):
+            for number, result in enumerate(whole(*args, **named)):
+                yield result
+                if number == 4:
+                    raise KeyboardInterrupt
+
+        first.setattr(Cluster, "map", cut_off)
+        first.setattr(Cluster, "width", lambda self, gpus=0: 6)
+        assert respond.main([path, "--out", str(tmp_path / "out"), "--engine", "ray"]) == 130
+    assert respond.main([path, "--out", str(tmp_path / "out"), "--engine", "ray"]) == 0
+    server.close()
+    made = store.open_dataset(tmp_path / "out")
+    assert made.rows == 96 and not made.manifest["identity"]["counts"].get("unfinished")
+    assert not list((tmp_path / "out").glob(".asked-*"))
+
+
+def test_replicas_without_gpus_are_refused_at_once(cluster):
+    with Cluster(None) as engine, pytest.raises(ConfigError, match=r"a worker wants 2 GPUs .* the cluster has 0"):
+        engine.width(2)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -210,3 +211,17 @@ def test_killed_in_mid_run_and_run_again(tmp_path: Path) -> None:
     done = command(*options, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["verifiers"] == [{"verifier": "held", "completions": 6, "passed": 6, "errors": 0, "rate": 1.0}]
+
+
+def test_a_verifier_of_ones_own_that_was_changed_verifies_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    row = {"kind": "prompt", "prompt": ask("?"), "verifier": "mine", "ground_truth": "1"}
+    path = dataset(tmp_path / "data", [row])
+    answers = tmp_path / "c.jsonl"
+    answers.write_text(json.dumps({"id": row["id"], "completion": "1"}) + "\n")
+    for verdict in (True, False):
+        (tmp_path / "mine_own.py").write_text(f"def check(completion, truth, prompt):\n    return {verdict}\n")
+        done = command(path, "--completions", answers, "--own", "mine=mine_own:check")
+        assert done.returncode == 0, done.stderr
+        assert sidecar(path).column("passed").to_pylist() == [verdict]
+    assert "up to date" in command(path, "--completions", answers, "--own", "mine=mine_own:check").stderr
