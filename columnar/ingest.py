@@ -15,14 +15,15 @@ import msgspec
 import pyarrow as pa
 
 from columnar.errors import InputError
-from columnar.files import SourceFile, SourceSpec, file_type
+from columnar.files import COMPRESSED, SourceFile, SourceSpec, file_type
 from columnar.formats.shape import Bad, Draft, Record, Shape
 from columnar.readers import RawRecord, blocks, decode, read
 from columnar.record import Problem, rehash, seal, to_batch, validate
 
 RAW_CHARS = 2_000  # of a malformed record that are kept
 BATCH_ROWS, BATCH_BYTES = 4_000, 16 << 20
-FAST_BYTES = 32 << 20  # below this the fast way does not pay for compiling its kernel
+PACKED = 3  # JSON is about so many times as large as gzip or zstd make it
+FAST_BYTES = 32 << 20  # of text: below this the fast way does not pay for compiling its kernel
 PLAIN = 0.5  # share of records that must take the fast way for it to go on
 
 
@@ -46,7 +47,7 @@ class Part(NamedTuple):
 def ingest(file: SourceFile, shape: Shape, spec: SourceSpec, schema: pa.Schema, samples: list[Record], limit: int | None) -> Iterator[Part]:
     """Every record of a file (or the first `limit`) as rows and rejects."""
     plan = None
-    if file.bytes >= FAST_BYTES and not spec.columns and file_type(file.path) in (".jsonl", ".ndjson", ".json"):
+    if _text_bytes(file) >= FAST_BYTES and not spec.columns and file_type(file.path) in (".jsonl", ".ndjson", ".json"):
         from columnar import fast
 
         plan = fast.plan(shape, samples)
@@ -58,6 +59,11 @@ def ingest(file: SourceFile, shape: Shape, spec: SourceSpec, schema: pa.Schema, 
             yield _generic(file, shape, spec, schema, records)
     except InputError as error:
         raise InputError(str(error), f"{error.hint}, or leave out such files whole: on_bad_file: skip") from error
+
+
+def _text_bytes(file: SourceFile) -> int:
+    """About how much text a file holds."""
+    return file.bytes * (PACKED if file.path.name.lower().endswith(COMPRESSED) else 1)
 
 
 def _gathered(records: Iterator[RawRecord], limit: int | None) -> Iterator[list[RawRecord]]:
