@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import yaml
 
 from columnar import cli
@@ -149,6 +150,7 @@ def _build(job: Job) -> tuple[dict[str, Any], bool]:
     stages = [{"signals": source.dataset.sidecar("signals")} for source in loaded]
     if scan:
         stages = [{**sides, "decontam": scan.columns(number)} for number, sides in enumerate(stages)]
+    pa.default_memory_pool().release_unused()  # what is left of the search would come on top of the shards
     with cli.Progress(f"write {job.config.name}", len(decisions.fate)) as bar:
         writer = write_mix(building, job.config, loaded, decisions, found, stages, bar.add)
     counts = count(job.config, loaded, decisions)
