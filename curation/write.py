@@ -141,12 +141,15 @@ class Buckets:
     def _spill(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         for shard, batches in enumerate(self.waiting):
-            for batch in batches:
-                writer = self.writers[shard]
-                if writer is None:
-                    options = pa.ipc.IpcWriteOptions(compression="lz4")
-                    writer = self.writers[shard] = pa.ipc.new_file(self.directory / f"{shard}.arrow", batch.schema, options=options)
-                writer.write_batch(batch)
+            if not batches:
+                continue
+            writer = self.writers[shard]
+            if writer is None:
+                options = pa.ipc.IpcWriteOptions(compression="lz4")
+                writer = self.writers[shard] = pa.ipc.new_file(self.directory / f"{shard}.arrow", batches[0].schema, options=options)
+            # as one piece: every batch has a few rows for each shard, and what a piece costs does not depend on its rows
+            for piece in pa.Table.from_batches(batches).combine_chunks().to_batches():
+                writer.write_batch(piece)
             batches.clear()
         self.bytes = 0
 
