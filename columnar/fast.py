@@ -51,17 +51,17 @@ class Plan(NamedTuple):
 
 
 def plan(shape: Shape, samples: list[Record]) -> Plan | None:
-    """A plan where the shape has one and the samples share their fields."""
+    """A plan where the shape has one and the samples share their fields. Goes by names: on a cluster a shape is a copy of itself."""
     if not samples or any(set(record) != set(samples[0]) for record in samples):
         return None
     fields = sorted(samples[0])
-    if shape is chat.MESSAGES or shape is chat.SHAREGPT:
+    if shape.name in (chat.MESSAGES.name, chat.SHAREGPT.name):
         return _chat_plan(samples[0], fields)
-    if shape is instruction.ALPACA:
+    if shape.name == instruction.ALPACA.name:
         return _flat_plan(fields, "instruction", "input", "output")
-    if shape is instruction.DOLLY:
+    if shape.name == instruction.DOLLY.name:
         return _flat_plan(fields, "instruction", "context", "response")
-    if shape is instruction.PROMPT_COMPLETION:
+    if shape.name == instruction.PROMPT_COMPLETION.name:
         found = instruction._fields(set(fields))
         if found and found[2] is None and isinstance(samples[0][found[0]], str):
             return _flat_plan(fields, found[0], None, found[1])

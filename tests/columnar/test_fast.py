@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from columnar import fast, hashing, ingest, readers
-from columnar.formats import chat
+from columnar.formats import chat, instruction
+from columnar.formats.shape import Shape
 from columnar.load import SourceSpec, load_source
 from columnar.record import ROLES, conversation_problems, seal
 from columnar.store import open_dataset
@@ -152,3 +154,17 @@ def test_quotes_are_counted_as_a_parser_would(text: bytes) -> None:
         count += byte == 34 and not held
         held = byte == 92 and not held
     assert hashing.count_quotes(np.frombuffer(text, np.uint8)) == count
+
+
+@pytest.mark.parametrize("shape", [chat.MESSAGES, chat.SHAREGPT, instruction.ALPACA, instruction.DOLLY, instruction.PROMPT_COMPLETION])
+def test_a_worker_on_a_cluster_takes_the_fast_way_too(shape: Shape) -> None:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    samples: dict[str, dict[str, Any]] = {
+        "messages": {"messages": turns},
+        "sharegpt": {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+        "alpaca": {"instruction": "q", "input": "", "output": "a"},
+        "dolly": {"instruction": "q", "context": "", "response": "a", "category": "c"},
+        "prompt_completion": {"prompt": "q", "completion": "a"},
+    }
+    sent = pickle.loads(pickle.dumps(shape))
+    assert sent is not shape and fast.plan(sent, [samples[shape.name]]) is not None
