@@ -90,7 +90,7 @@ def make(directory: Path, count: int) -> Dataset:
     write_manifest(directory, identity, started)
     dataset = open_dataset(directory)
     for stage, columns_of in (("signals", _signals(texts)), ("dedup", _dedup), ("decontam", _decontam), ("select", _select)):
-        annotate(dataset, stage, 1, {}, columns_of, ["id"])
+        annotate([dataset], stage, 1, {}, columns_of, ["id"])
     return dataset
 
 

@@ -1,6 +1,6 @@
 """A stage over rows: a pure function of a batch -> the sidecar `cols/STAGE.parquet`, one line a row, skipped when its key says it is there.
 
-    annotate(dataset, "signals", VERSION, config, function, columns)
+    annotate([dataset], "signals", VERSION, config, function, columns)
 
 Works on spans of row groups, here or on a cluster (columnar.engine): the lines are the same.
 """
@@ -93,21 +93,6 @@ class Annotator:
 
 
 def annotate(
-    dataset: Dataset,
-    stage: str,
-    stage_version: int,
-    config: Any,
-    function: Callable[[pa.RecordBatch], pa.RecordBatch],
-    columns: list[str] | None = None,
-    force: bool = False,
-    on_batch: Callable[[int], None] | None = None,
-    engine: Engine = LOCAL,
-) -> bool:
-    """`annotate_all` of one dataset: True if it did work."""
-    return bool(annotate_all([dataset], stage, stage_version, config, function, columns, force, on_batch, engine))
-
-
-def annotate_all(
     datasets: Sequence[Dataset],
     stage: str,
     stage_version: int,

@@ -249,7 +249,7 @@ def _refuse(why: str, block: object) -> None:
 
 @cache
 def release() -> str:
-    """What code this process runs: version, and a hash of the source files: two commits of one version are not the same."""
+    """What code this process runs: its version, and a hash of its source files, since two commits of one version are not the same."""
     home, found = Path(columnar.__file__).parents[1], hashlib.sha256()
     for file in sorted(file for package in PACKAGES for file in (home / package).rglob("*.py")):
         found.update(f"{file.relative_to(home)} {file_sha256(file)}\n".encode())

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from columnar.annotate import annotate_all
+from columnar.annotate import annotate
 from columnar.engine import LOCAL, Engine
 from columnar.errors import StoreError
 from columnar.store import ROW_GROUP, Dataset, sidecar_key, stage_key
@@ -48,7 +48,7 @@ def sign(
 ) -> list[Dataset]:
     """Write the signature column of datasets that have none yet; gives those."""
     make = partial(signatures, near=near)
-    return annotate_all(datasets, near.stage, VERSION, near.signature, make, text_columns(near), on_batch=on_batch, engine=engine)
+    return annotate(datasets, near.stage, VERSION, near.signature, make, text_columns(near), on_batch=on_batch, engine=engine)
 
 
 def text_columns(near: NearConfig) -> list[str]:

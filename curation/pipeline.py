@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import yaml
 
 from columnar import cli
@@ -26,6 +25,7 @@ from columnar.files import SourceFile, SourceSpec, resolve
 from columnar.filesystem import cache_dir, shown, under, url_of
 from columnar.flags import read_flags
 from columnar.ingest_on import Parts, ingested
+from columnar.load import VERSION as LOAD
 from columnar.load import load_source, shape_of, source_key
 from columnar.remote import holds
 from columnar.store import open_dataset, sidecar_key, stage_key, write_manifest
@@ -150,7 +150,6 @@ def _build(job: Job) -> tuple[dict[str, Any], bool]:
     stages = [{"signals": source.dataset.sidecar("signals")} for source in loaded]
     if scan:
         stages = [{**sides, "decontam": scan.columns(number)} for number, sides in enumerate(stages)]
-    pa.default_memory_pool().release_unused()  # what is left of the search would come on top of the shards
     with cli.Progress(f"write {job.config.name}", len(decisions.fate)) as bar:
         writer = write_mix(building, job.config, loaded, decisions, found, stages, bar.add)
     counts = count(job.config, loaded, decisions)
@@ -192,7 +191,7 @@ def _load(job: Job) -> list[Loaded]:
         if apart:
             read = [(job.spec(s), found[s.name], *shape_of(job.spec(s), found[s.name])[::2]) for s in apart]
             with cli.Progress("load", sum(len(files) for _, files, *_ in read), "files") as files_done:
-                made = held.enter_context(ingested(job.engine, read, job.cache / ".loading", lambda _: files_done.add(1)))
+                made = held.enter_context(ingested(job.engine, read, job.cache / ".loading" / str(LOAD), lambda _: files_done.add(1)))
             parts = dict(zip((s.name for s in apart), made, strict=True))
         for _, source in job.sources:
             with cli.Progress(f"load {source.name}") as bar:

@@ -91,7 +91,7 @@ def vectors_of(config: SemanticConfig, by: str, keys: pl.DataFrame, datasets: Se
         tables = []
         for number in keys["dataset"].unique().sort():
             dataset = datasets[number]
-            annotate(dataset, "embedding", VERSION, how, make, text_columns(_turns(by)))
+            annotate([dataset], "embedding", VERSION, how, make, text_columns(_turns(by)))
             column = pl.from_arrow(pq.read_table(dataset.sidecar("embedding"), columns=["embedding"]))
             assert isinstance(column, pl.DataFrame)
             tables.append(column.with_columns(dataset=pl.lit(number, pl.Int32), row=pl.int_range(pl.len(), dtype=pl.Int64)))

@@ -19,7 +19,7 @@ import polars as pl
 import pyarrow as pa
 
 from columnar import cli
-from columnar.annotate import annotate_all
+from columnar.annotate import annotate
 from columnar.config import Config
 from columnar.engine import LOCAL, Engine
 from columnar.errors import ConfigError
@@ -91,7 +91,7 @@ def measure(datasets: Sequence[Dataset], config: SignalsConfig, root: Path, engi
     path = None if config.tokenizer is None else str(Path(settings["tokenizer"]).absolute())  # workers may stand elsewhere
     work = partial(signals, tokenizer=path, language=config.language)
     with cli.Progress("signals", sum(dataset.rows for dataset in datasets)) as bar:
-        return annotate_all(datasets, "signals", VERSION, settings, work, READS, on_batch=bar.add, engine=engine)
+        return annotate(datasets, "signals", VERSION, settings, work, READS, on_batch=bar.add, engine=engine)
 
 
 def signals(batch: pa.RecordBatch, tokenizer: str | None = None, language: bool = True) -> pa.RecordBatch:

@@ -194,7 +194,7 @@ def main(args: argparse.Namespace) -> int:
     config = {"own": sources, "completions": store.file_sha256(Path(args.completions)) if args.completions else None}
     with output(dataset.path), chosen(args.engine) as engine, Progress("verify", dataset.rows) as bar:
         judge = Judge(given, own, 1 if engine.remote else args.workers)
-        worked = annotate(dataset, "verified", VERSION, config, judge, READ, args.force, bar.add, engine)
+        worked = annotate([dataset], "verified", VERSION, config, judge, READ, args.force, bar.add, engine)
     if not worked:
         say("verified.parquet is up to date (--force verifies again)")
         return 0
